@@ -1,0 +1,104 @@
+//! The record of one commit, planned and applied.
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    diagnostic::Diagnostic,
+    ids::DeploymentId,
+    names::{CommitId, SourceName},
+    plan::Change,
+};
+
+/// What became of a deployment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DeploymentStatus {
+    /// Under way.
+    Applying,
+    /// The commit is live, whole.
+    Synced,
+    /// Live, but some apps stay at an earlier commit because they are invalid.
+    Partial,
+    /// Nothing of it is live.
+    Failed,
+    /// Waits for a person's approval.
+    Held,
+    /// Waits for a window to open.
+    Waiting,
+    /// A check failed; the apps went back.
+    Reverted,
+}
+
+impl DeploymentStatus {
+    /// The word that stands in the API and in PostgreSQL.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Applying => "applying",
+            Self::Synced => "synced",
+            Self::Partial => "partial",
+            Self::Failed => "failed",
+            Self::Held => "held",
+            Self::Waiting => "waiting",
+            Self::Reverted => "reverted",
+        }
+    }
+
+    /// Reads the word back.
+    pub fn parse(word: &str) -> Option<Self> {
+        Some(match word {
+            "applying" => Self::Applying,
+            "synced" => Self::Synced,
+            "partial" => Self::Partial,
+            "failed" => Self::Failed,
+            "held" => Self::Held,
+            "waiting" => Self::Waiting,
+            "reverted" => Self::Reverted,
+            _ => return None,
+        })
+    }
+}
+
+/// One deployment, as the API shows it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Deployment {
+    /// UUIDv7.
+    pub id: DeploymentId,
+    /// Whose commit.
+    pub source: SourceName,
+    /// Full id.
+    pub commit: CommitId,
+    /// What was live before; `None` for the first.
+    pub previous_commit: Option<CommitId>,
+    /// `Name <address>`.
+    pub author: String,
+    /// The commit's message, at most 4 KiB of it.
+    pub message: String,
+    /// What became of it.
+    pub status: DeploymentStatus,
+    /// What it changed.
+    pub changes: Vec<Change>,
+    /// What was wrong with it.
+    pub errors: Vec<Diagnostic>,
+    /// Whether the former commit isn't an ancestor of this one.
+    #[serde(default)]
+    pub history_rewritten: bool,
+    /// The generation that it made live; `None` where nothing changed hands.
+    pub generation: Option<i64>,
+    /// When the commit was seen.
+    pub started_at: DateTime<Utc>,
+    /// From seeing the commit to serving it; `None` while under way.
+    pub duration_ms: Option<f64>,
+    /// How long each step took.
+    #[serde(default)]
+    pub steps: Vec<StepTiming>,
+}
+
+/// How long a step of a deployment took.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StepTiming {
+    /// `fetch`, `read`, `validate`, `plan`, `apply`, `publish`.
+    pub step: String,
+    /// Milliseconds.
+    pub ms: f64,
+}

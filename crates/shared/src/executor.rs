@@ -1,0 +1,32 @@
+//! The ports between the data plane and what runs scripts.
+
+use std::{future::Future, pin::Pin, sync::Arc};
+
+use crate::{
+    invocation::{Invocation, Outcome},
+    run::{RunRecord, RunStatus},
+    snapshot::AppSnapshot,
+};
+
+/// A future that the executor gives; it never panics and always ends within the run's deadline
+/// and 200 ms.
+pub type ExecuteFuture<'a> = Pin<Box<dyn Future<Output = Outcome> + Send + 'a>>;
+
+/// Runs scripts. Admission is the caller's; isolation and limits are the executor's.
+pub trait Executor: Send + Sync {
+    /// Runs one script to its end.
+    fn execute(&self, invocation: Invocation) -> ExecuteFuture<'_>;
+
+    /// Compiles what an app needs, before requests come for it. Cheap where nothing changed.
+    fn prepare(&self, app: &Arc<AppSnapshot>);
+}
+
+/// Where runs are counted and recorded. Never waits: a record that finds no room is shed and the
+/// shedding counted; the count of runs is exact in any case.
+pub trait RunSink: Send + Sync {
+    /// Whether a record of such a run is wanted. Counting is separate, and always done.
+    fn wants(&self, app: &AppSnapshot, status: RunStatus, duration_ms: f64) -> bool;
+
+    /// Keeps a record.
+    fn record(&self, record: RunRecord);
+}

@@ -1,0 +1,34 @@
+//! The vocabulary of PiCloud: what the rooms say to each other.
+//!
+//! Types that cannot hold a bad value, and the ports (traits) through which the cores reach what
+//! lies outside them. No I/O, no async runtime, no script engine: see `docs/ARCHITECTURE.md`.
+
+pub mod access;
+pub mod app;
+pub mod clock;
+pub mod deployment;
+pub mod diagnostic;
+pub mod event;
+pub mod executor;
+pub mod ids;
+pub mod invocation;
+pub mod limits;
+pub mod names;
+pub mod plan;
+pub mod run;
+pub mod script;
+pub mod sdk;
+pub mod snapshot;
+
+pub use access::{Capability, KeyGrant, Principal, Scope};
+pub use app::AppSpec;
+pub use clock::{Clock, SystemClock};
+pub use diagnostic::{Diagnostic, Severity};
+pub use executor::{Executor, RunSink};
+pub use ids::{AppId, DeploymentId, EventId, KeyId, NodeId, RunId, SourceId, TriggerId};
+pub use invocation::{Invocation, Outcome, Reply};
+pub use limits::{Limits, LimitsPatch};
+pub use names::{AppName, BlobId, CommitId, ScriptPath, SourceName, TriggerName};
+pub use plan::{LiveState, Plan};
+pub use run::{RunRecord, RunStatus};
+pub use snapshot::{AppSnapshot, Snapshot};
