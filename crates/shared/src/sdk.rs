@@ -297,19 +297,19 @@ pub trait InvokeService: Send + Sync {
     ) -> SdkResult<EventId>;
 }
 
-/// All that a script may reach.
+/// All that a script may reach. A service that isn't there is absent from the SDK, too.
 #[derive(Clone)]
 pub struct Services {
     /// `kv::*`
     pub kv: Arc<dyn KvService>,
     /// `docs::*`
-    pub docs: Arc<dyn DocsService>,
+    pub docs: Option<Arc<dyn DocsService>>,
     /// `secrets::*`
-    pub secrets: Arc<dyn SecretsService>,
+    pub secrets: Option<Arc<dyn SecretsService>>,
     /// `http::*`
-    pub http: Arc<dyn HttpService>,
+    pub http: Option<Arc<dyn HttpService>>,
     /// `scripts::enqueue`
-    pub invoke: Arc<dyn InvokeService>,
+    pub invoke: Option<Arc<dyn InvokeService>>,
 }
 
 impl fmt::Debug for Services {
