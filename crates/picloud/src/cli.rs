@@ -1,0 +1,356 @@
+//! The command line: what can be said, and how it is explained.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
+use clap_complete::Shell;
+
+/// The whole command line.
+#[derive(Debug, Parser)]
+#[command(
+    name = "picloud",
+    version,
+    about = "A self-hosted, event-driven serverless platform driven by git",
+    long_about = "A self-hosted, event-driven serverless platform driven by git.\n\n\
+        A repository holds app.yaml files, Rhai scripts and triggers. The server watches it, \
+        reconciles what it declares into PostgreSQL on each commit, and serves the endpoints.",
+    after_help = "Exit codes: 0 done, 1 failed, 2 usage, 3 there are changes (plan --exit-code).",
+    arg_required_else_help = true,
+    propagate_version = true
+)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// The whole platform in one process, for one machine
+    Up(UpArgs),
+    /// As `up`, and the work tree's files are deployed as they are saved
+    Dev(UpArgs),
+    /// As `up`, for production: needs a DATABASE_URL and an admin key of yours
+    Serve(ServeArgs),
+    /// Writes a starter app
+    Init(InitArgs),
+    /// Checks a tree, offline
+    Validate(ValidateArgs),
+    /// Shows what a tree would change, on a server or against another revision
+    Plan(PlanArgs),
+    /// Shows the sources and apps of a running server
+    Status(RemoteArgs),
+    /// Lists deployments, newest first
+    History(HistoryArgs),
+    /// Lists runs, newest first
+    Runs(RunsArgs),
+    /// Shows one run with its logs
+    Run(RunArgs),
+    /// Deploys the head of a source now, and waits for it
+    Sync(SyncArgs),
+    /// Prints the JSON Schemas and editor definitions
+    Schema(SchemaArgs),
+    /// Brings the database's schema up to date
+    Migrate(MigrateArgs),
+    /// Checks this machine and the configuration
+    Doctor(DoctorArgs),
+    /// Prints a completion script for a shell
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+}
+
+/// What `up` and `dev` take.
+#[derive(Debug, Clone, Args)]
+pub struct UpArgs {
+    /// A git repository, or a folder in one
+    #[arg(value_name = "PATH", value_hint = ValueHint::DirPath)]
+    pub path: Option<PathBuf>,
+    /// The branch to deploy; without it, the one that is checked out
+    #[arg(long)]
+    pub branch: Option<String>,
+    /// Settings of the server.
+    #[command(flatten)]
+    pub server: ServerArgs,
+}
+
+/// What `serve` takes.
+#[derive(Debug, Clone, Args)]
+pub struct ServeArgs {
+    /// A git repository, or a folder in one
+    #[arg(value_name = "PATH", value_hint = ValueHint::DirPath)]
+    pub path: Option<PathBuf>,
+    /// The branch to deploy; without it, the one that is checked out
+    #[arg(long)]
+    pub branch: Option<String>,
+    /// What this process does: all, or some of manager, orchestrator, executor
+    #[arg(long, value_delimiter = ',', default_value = "all", value_name = "ROLE")]
+    pub role: Vec<Role>,
+    /// Settings of the server.
+    #[command(flatten)]
+    pub server: ServerArgs,
+}
+
+/// What a process does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Role {
+    /// Everything.
+    All,
+    /// The control plane.
+    Manager,
+    /// The data plane.
+    Orchestrator,
+    /// Runs scripts.
+    Executor,
+}
+
+/// Settings of a server. Flags win over variables, variables over the file.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Server")]
+pub struct ServerArgs {
+    /// A TOML file with these settings
+    #[arg(long, env = "PICLOUD_CONFIG", value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub config: Option<PathBuf>,
+    /// Where to listen; port 0 picks one [default: 127.0.0.1:8080]
+    #[arg(long, env = "PICLOUD_LISTEN", value_name = "ADDRESS")]
+    pub listen: Option<String>,
+    /// Where state is kept [default: .picloud]
+    #[arg(long, env = "PICLOUD_DATA_DIR", value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub data_dir: Option<PathBuf>,
+    /// PostgreSQL; without it `up` starts a private one below the data directory
+    #[arg(long, env = "DATABASE_URL", value_name = "URL", hide_env_values = true)]
+    pub database_url: Option<String>,
+    /// The first owner key; `up` makes one and prints it
+    #[arg(long, env = "PICLOUD_ADMIN_TOKEN", value_name = "KEY", hide_env_values = true)]
+    pub admin_token: Option<String>,
+    /// Apps are also served at APP.BASE-DOMAIN [default: localhost]
+    #[arg(long, env = "PICLOUD_BASE_DOMAIN", value_name = "HOST")]
+    pub base_domain: Option<String>,
+    /// Written, as JSON, once the first deployment is served
+    #[arg(long, env = "PICLOUD_READY_FILE", value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub ready_file: Option<PathBuf>,
+    /// Addresses of reverse proxies whose X-Forwarded-For is believed
+    #[arg(long, env = "PICLOUD_TRUSTED_PROXIES", value_delimiter = ',', value_name = "ADDRESS")]
+    pub trusted_proxies: Option<Vec<std::net::IpAddr>>,
+    /// How the log is written [default: human]
+    #[arg(long, env = "PICLOUD_LOG_FORMAT", value_name = "FORMAT")]
+    pub log_format: Option<LogFormat>,
+}
+
+/// How the log is written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// Lines for people.
+    #[default]
+    Human,
+    /// One JSON object a line.
+    Json,
+}
+
+/// How data is printed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people.
+    #[default]
+    Human,
+    /// For programs.
+    Json,
+}
+
+/// Which server a command speaks to.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Connection")]
+pub struct ConnectionArgs {
+    /// The server's address; without it, the one that runs on this data directory
+    #[arg(long, env = "PICLOUD_SERVER", value_name = "URL")]
+    pub server: Option<String>,
+    /// A key with the scope that the command needs
+    #[arg(long, env = "PICLOUD_TOKEN", value_name = "KEY", hide_env_values = true)]
+    pub token: Option<String>,
+    /// The data directory of a server on this machine [default: .picloud]
+    #[arg(long, env = "PICLOUD_DATA_DIR", value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub data_dir: Option<PathBuf>,
+}
+
+/// What commands take that only need a server.
+#[derive(Debug, Clone, Args)]
+pub struct RemoteArgs {
+    /// How to print
+    #[arg(long, value_enum, default_value_t)]
+    pub format: Format,
+    /// Which server.
+    #[command(flatten)]
+    pub connection: ConnectionArgs,
+}
+
+/// What `history` takes.
+#[derive(Debug, Clone, Args)]
+pub struct HistoryArgs {
+    /// Only this source's
+    #[arg(long, value_name = "NAME")]
+    pub source: Option<String>,
+    /// At most so many
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=200))]
+    pub limit: u16,
+    /// The server and the format.
+    #[command(flatten)]
+    pub remote: RemoteArgs,
+}
+
+/// What `runs` takes.
+#[derive(Debug, Clone, Args)]
+pub struct RunsArgs {
+    /// Only this app's
+    #[arg(long)]
+    pub app: Option<String>,
+    /// Only those that ended so: ok, failed, timeout, limit, crashed, skipped, rejected
+    #[arg(long)]
+    pub status: Option<String>,
+    /// Only those that were started so: http, cron, kv, docs, `dead_letter`, invoke, enqueue
+    #[arg(long)]
+    pub kind: Option<String>,
+    /// At most so many
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=200))]
+    pub limit: u16,
+    /// The server and the format.
+    #[command(flatten)]
+    pub remote: RemoteArgs,
+}
+
+/// What `run` takes.
+#[derive(Debug, Clone, Args)]
+pub struct RunArgs {
+    /// The run's id, as in `x-picloud-run`
+    pub id: String,
+    /// The server and the format.
+    #[command(flatten)]
+    pub remote: RemoteArgs,
+}
+
+/// What `sync` takes.
+#[derive(Debug, Clone, Args)]
+pub struct SyncArgs {
+    /// The source; may be left out where there is only one
+    pub source: Option<String>,
+    /// The server and the format.
+    #[command(flatten)]
+    pub remote: RemoteArgs,
+}
+
+/// What `init` takes.
+#[derive(Debug, Clone, Args)]
+pub struct InitArgs {
+    /// Where the repository is or shall be
+    #[arg(default_value = ".", value_hint = ValueHint::DirPath)]
+    pub dir: PathBuf,
+    /// The app's name
+    #[arg(long, default_value = "hello")]
+    pub name: String,
+}
+
+/// What `validate` takes.
+#[derive(Debug, Clone, Args)]
+pub struct ValidateArgs {
+    /// The tree: a folder, with or without git
+    #[arg(default_value = ".", value_hint = ValueHint::DirPath)]
+    pub dir: PathBuf,
+    /// How to print
+    #[arg(long, value_enum, default_value_t)]
+    pub format: ValidateFormat,
+}
+
+/// How findings are printed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum ValidateFormat {
+    /// For people.
+    #[default]
+    Human,
+    /// For programs.
+    Json,
+    /// Workflow commands of GitHub Actions.
+    Github,
+    /// SARIF 2.1.0.
+    Sarif,
+}
+
+/// What `plan` takes.
+#[derive(Debug, Clone, Args)]
+pub struct PlanArgs {
+    /// The tree: a folder, with or without git
+    #[arg(default_value = ".", value_hint = ValueHint::DirPath)]
+    pub dir: PathBuf,
+    /// Compare with this revision of the repository, offline
+    #[arg(long, value_name = "REV", conflicts_with_all = ["server", "source"])]
+    pub against: Option<String>,
+    /// The source on the server that the tree is held against
+    #[arg(long, value_name = "NAME")]
+    pub source: Option<String>,
+    /// How to print
+    #[arg(long, value_enum, default_value_t)]
+    pub format: PlanFormat,
+    /// End with 3 where there are changes
+    #[arg(long)]
+    pub exit_code: bool,
+    /// Which server.
+    #[command(flatten)]
+    pub connection: ConnectionArgs,
+}
+
+/// How a plan is printed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum PlanFormat {
+    /// For people.
+    #[default]
+    Human,
+    /// For programs.
+    Json,
+    /// For a pull request.
+    Markdown,
+}
+
+/// What `schema` takes.
+#[derive(Debug, Clone, Args)]
+pub struct SchemaArgs {
+    /// Which one
+    #[arg(value_enum)]
+    pub which: SchemaKind,
+    /// Write files into this folder instead of printing
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub out: Option<PathBuf>,
+}
+
+/// What `schema` prints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum SchemaKind {
+    /// The JSON Schema of app.yaml.
+    App,
+    /// The JSON Schema of picloud.yaml.
+    Picloud,
+    /// Rhai definitions for editors.
+    Rhai,
+}
+
+/// What `migrate` takes.
+#[derive(Debug, Clone, Args)]
+pub struct MigrateArgs {
+    /// PostgreSQL
+    #[arg(long, env = "DATABASE_URL", value_name = "URL", hide_env_values = true)]
+    pub database_url: String,
+    /// Only list what would be done
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// What `doctor` takes.
+#[derive(Debug, Clone, Args)]
+pub struct DoctorArgs {
+    /// How to print
+    #[arg(long, value_enum, default_value_t)]
+    pub format: Format,
+    /// Settings of the server.
+    #[command(flatten)]
+    pub server: ServerArgs,
+}

@@ -1,0 +1,144 @@
+//! How commands speak to a running server.
+
+use std::{path::PathBuf, time::Duration};
+
+use anyhow::{Context, Result, anyhow, bail};
+use reqwest::{Method, StatusCode};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::{cli::ConnectionArgs, config::DEFAULT_DATA_DIR};
+
+/// Where a server that runs on a data directory says how it is reached.
+pub const RUNNING_FILE: &str = "server.json";
+
+/// What a running server writes into its data directory, and into `--ready-file`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RunningServer {
+    /// `http://127.0.0.1:8080`
+    pub url: String,
+    /// Holds the owner key, readable by the owner alone.
+    pub admin_token_file: PathBuf,
+    /// The process.
+    pub pid: u32,
+}
+
+/// A connection to the admin API.
+#[derive(Debug)]
+pub struct Client {
+    http: reqwest::Client,
+    base: String,
+    token: String,
+}
+
+impl Client {
+    /// The server that was named, or the one that runs on the data directory.
+    pub fn connect(args: &ConnectionArgs) -> Result<Self> {
+        let (base, token) = match (&args.server, &args.token) {
+            (Some(server), Some(token)) => (server.clone(), token.clone()),
+            (Some(_), None) => bail!("--server needs a key: --token KEY, or the variable PICLOUD_TOKEN"),
+            (None, token) => local(args, token.clone())?,
+        };
+        let base = base.trim_end_matches('/').to_owned();
+        // Fails only when a provider is there already, which is as good.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let http = reqwest::Client::builder()
+            .connect_timeout(Duration::from_secs(5))
+            .timeout(Duration::from_secs(120))
+            .user_agent(concat!("picloud/", env!("CARGO_PKG_VERSION")))
+            .build()
+            .context("cannot set up the HTTP client")?;
+        Ok(Self { http, base, token })
+    }
+
+    /// `GET`, below `/api/v1/admin`.
+    pub async fn get(&self, path: &str) -> Result<Value> {
+        self.send(Method::GET, path, None).await
+    }
+
+    /// `POST`, below `/api/v1/admin`, with a body and its type.
+    pub async fn post(&self, path: &str, body: Vec<u8>, content_type: &str) -> Result<Value> {
+        self.send(Method::POST, path, Some((body, content_type))).await
+    }
+
+    async fn send(&self, method: Method, path: &str, body: Option<(Vec<u8>, &str)>) -> Result<Value> {
+        let url = format!("{}/api/v1/admin{path}", self.base);
+        let mut request = self.http.request(method, &url).bearer_auth(&self.token);
+        if let Some((bytes, content_type)) = body {
+            request = request.header("content-type", content_type).body(bytes);
+        }
+        let answer = request
+            .send()
+            .await
+            .map_err(|error| anyhow!("cannot reach {}: {}", self.base, root_cause(&error)))?;
+        let status = answer.status();
+        let bytes = answer.bytes().await.context("the answer broke off")?;
+        if status.is_success() {
+            return serde_json::from_slice(&bytes)
+                .with_context(|| format!("{url} did not answer with JSON; is it a PiCloud server?"));
+        }
+        Err(refusal(status, &bytes, path))
+    }
+}
+
+fn root_cause(error: &reqwest::Error) -> String {
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(next) = cause.source() {
+        cause = next;
+    }
+    cause.to_string()
+}
+
+/// The server's own words (RFC 9457), or what the status means.
+fn refusal(status: StatusCode, body: &[u8], path: &str) -> anyhow::Error {
+    let problem: Value = serde_json::from_slice(body).unwrap_or(Value::Null);
+    let words = problem["detail"].as_str().or(problem["title"].as_str());
+    match (status, words) {
+        (StatusCode::UNAUTHORIZED, None) => anyhow!("the server does not know this key"),
+        (_, Some(words)) => anyhow!("{}", crate::terminal::printable(words)),
+        (_, None) => anyhow!("the server answered {status} to {path}"),
+    }
+}
+
+fn local(args: &ConnectionArgs, token: Option<String>) -> Result<(String, String)> {
+    let dir = args.data_dir.clone().unwrap_or_else(|| PathBuf::from(DEFAULT_DATA_DIR));
+    let path = dir.join(RUNNING_FILE);
+    let Ok(text) = std::fs::read(&path) else {
+        bail!(
+            "no server runs on the data directory {}: start one with `picloud up`, or name one with --server and --token",
+            dir.display()
+        );
+    };
+    let running: RunningServer =
+        serde_json::from_slice(&text).with_context(|| format!("{} is damaged", path.display()))?;
+    let token = match token {
+        Some(token) => token,
+        None => std::fs::read_to_string(&running.admin_token_file)
+            .with_context(|| format!("cannot read the key in {}", running.admin_token_file.display()))?,
+    };
+    Ok((running.url, token.trim().to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_a_server_the_way_out_is_named() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let args = ConnectionArgs {
+            server: None,
+            token: None,
+            data_dir: Some(dir.path().to_owned()),
+        };
+        let message = Client::connect(&args).expect_err("nothing runs").to_string();
+        assert!(message.contains("picloud up") && message.contains("--server"), "{message}");
+    }
+
+    #[test]
+    fn a_refusal_speaks_in_the_servers_words() {
+        let body = br#"{"title":"Forbidden","detail":"the key lacks app:read"}"#;
+        let message = refusal(StatusCode::FORBIDDEN, body, "/apps").to_string();
+        assert_eq!(message, "the key lacks app:read");
+    }
+}

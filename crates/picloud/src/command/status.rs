@@ -1,0 +1,71 @@
+//! `picloud status`
+
+use anyhow::Result;
+use serde_json::{Value, json};
+
+use super::{Ending, print, print_json, short, text, wait};
+use crate::{
+    cli::{Format, RemoteArgs},
+    client::Client,
+    terminal::{Style, Table},
+};
+
+/// Shows sources and apps.
+pub fn run(args: &RemoteArgs) -> Result<Ending> {
+    let client = Client::connect(&args.connection)?;
+    let (sources, apps) = wait(async {
+        let sources = client.get("/sources?limit=200").await?;
+        let apps = all_apps(&client).await?;
+        Ok((sources, apps))
+    })?;
+    if args.format == Format::Json {
+        print_json(&json!({"sources": sources["items"], "apps": apps}))?;
+    } else {
+        print(&human(&sources, &apps, Style::stdout()))?;
+    }
+    Ok(Ending::Done)
+}
+
+async fn all_apps(client: &Client) -> Result<Vec<Value>> {
+    let mut apps = Vec::new();
+    let mut path = "/apps?limit=200".to_owned();
+    loop {
+        let page = client.get(&path).await?;
+        apps.extend(page["items"].as_array().cloned().unwrap_or_default());
+        match page["next_cursor"].as_str() {
+            Some(cursor) => path = format!("/apps?limit=200&cursor={}", crate::url_encode(cursor)),
+            None => return Ok(apps),
+        }
+    }
+}
+
+fn human(sources: &Value, apps: &[Value], style: Style) -> String {
+    let mut table = Table::new(&["SOURCE", "KIND", "BRANCH", "COMMIT", "URL"]);
+    for item in sources["items"].as_array().into_iter().flatten() {
+        table.row(vec![
+            text(item, "name"),
+            text(item, "kind"),
+            text(item, "branch"),
+            short(&text(item, "commit")),
+            text(item, "url"),
+        ]);
+    }
+    let mut out = table.render(style);
+    out.push('\n');
+    let mut table = Table::new(&["APP", "SYNC", "HEALTH", "COMMIT", "SOURCE"]);
+    for item in apps {
+        table.row(vec![
+            text(item, "name"),
+            text(item, "sync"),
+            text(item, "health"),
+            short(&text(item, "commit")),
+            text(item, "source"),
+        ]);
+    }
+    if table.is_empty() {
+        out.push_str("No apps yet.\n");
+    } else {
+        out.push_str(&table.render(style));
+    }
+    out
+}

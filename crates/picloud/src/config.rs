@@ -1,0 +1,182 @@
+//! Configuration, parsed whole before anything binds: flags, then variables, then a TOML file,
+//! then defaults.
+
+use std::{
+    net::{IpAddr, SocketAddr, ToSocketAddrs},
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result, anyhow, bail};
+use serde::Deserialize;
+
+use crate::cli::{LogFormat, ServerArgs};
+
+/// The settings of a server.
+#[derive(Debug, Clone)]
+pub struct ServerConfig {
+    /// Where to listen; port 0 picks one.
+    pub listen: SocketAddr,
+    /// Where state is kept.
+    pub data_dir: PathBuf,
+    /// `None`: a private PostgreSQL below the data directory.
+    pub database_url: Option<String>,
+    /// The owner key that was given; `None`: one is made.
+    pub admin_token: Option<String>,
+    /// Apps are also served at `{app}.{base_domain}`.
+    pub base_domain: String,
+    /// Written once the first deployment is served.
+    pub ready_file: Option<PathBuf>,
+    /// Whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: Vec<IpAddr>,
+    /// How the log is written.
+    pub log_format: LogFormat,
+}
+
+/// The same settings in a file.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ConfigFile {
+    listen: Option<String>,
+    data_dir: Option<PathBuf>,
+    database_url: Option<String>,
+    admin_token: Option<String>,
+    base_domain: Option<String>,
+    ready_file: Option<PathBuf>,
+    trusted_proxies: Option<Vec<IpAddr>>,
+    log_format: Option<LogFormat>,
+}
+
+/// The data directory where none is named.
+pub const DEFAULT_DATA_DIR: &str = ".picloud";
+/// The address where none is named.
+const DEFAULT_LISTEN: &str = "127.0.0.1:8080";
+
+impl ServerConfig {
+    /// Merges what was given, and says everything that is wrong with it at once.
+    pub fn resolve(args: &ServerArgs) -> Result<Self> {
+        let file = match &args.config {
+            Some(path) => read_file(path)?,
+            None => ConfigFile::default(),
+        };
+        let mut problems = Vec::new();
+        let listen = args.listen.clone().or(file.listen);
+        let listen = parse_listen(listen.as_deref().unwrap_or(DEFAULT_LISTEN))
+            .map_err(|error| problems.push(error))
+            .ok();
+        let base_domain = args.base_domain.clone().or(file.base_domain);
+        let base_domain = parse_host(base_domain.as_deref().unwrap_or("localhost"))
+            .map_err(|error| problems.push(error))
+            .ok();
+        let admin_token = non_empty(args.admin_token.clone().or(file.admin_token));
+        if let Some(Err(error)) = admin_token.as_deref().map(check_token) {
+            problems.push(error);
+        }
+        let (Some(listen), Some(base_domain), true) = (listen, base_domain, problems.is_empty()) else {
+            let lines: Vec<String> = problems.iter().map(|problem| format!("  {problem:#}")).collect();
+            bail!("the configuration has errors:\n{}", lines.join("\n"));
+        };
+        let data_dir = args.data_dir.clone().or(file.data_dir);
+        Ok(Self {
+            listen,
+            data_dir: data_dir.unwrap_or_else(|| PathBuf::from(DEFAULT_DATA_DIR)),
+            database_url: non_empty(args.database_url.clone().or(file.database_url)),
+            admin_token,
+            base_domain,
+            ready_file: args.ready_file.clone().or(file.ready_file),
+            trusted_proxies: args.trusted_proxies.clone().or(file.trusted_proxies).unwrap_or_default(),
+            log_format: args.log_format.or(file.log_format).unwrap_or_default(),
+        })
+    }
+}
+
+fn read_file(path: &Path) -> Result<ConfigFile> {
+    let text = std::fs::read_to_string(path)
+        .with_context(|| format!("cannot read the configuration file {}", path.display()))?;
+    toml::from_str(&text).map_err(|error| anyhow!("{}: {error}", path.display()))
+}
+
+/// A variable that is set but empty counts as absent, as in a compose file.
+fn non_empty(text: Option<String>) -> Option<String> {
+    text.filter(|text| !text.is_empty())
+}
+
+fn parse_listen(text: &str) -> Result<SocketAddr> {
+    let hint = "--listen: expected ADDRESS:PORT, like 127.0.0.1:8080 or [::]:80";
+    if let Ok(address) = text.parse() {
+        return Ok(address);
+    }
+    text.to_socket_addrs()
+        .ok()
+        .and_then(|mut addresses| addresses.next())
+        .ok_or_else(|| anyhow!("{hint}; got {text:?}"))
+}
+
+fn parse_host(text: &str) -> Result<String> {
+    let host = text.trim_end_matches('.').to_ascii_lowercase();
+    let label = |part: &str| {
+        (1..=63).contains(&part.len())
+            && part.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+    };
+    if host.len() <= 253 && host.split('.').all(label) {
+        Ok(host)
+    } else {
+        Err(anyhow!("--base-domain: expected a host name without scheme or port; got {text:?}"))
+    }
+}
+
+fn check_token(token: &str) -> Result<()> {
+    let plain = token.bytes().all(|b| b.is_ascii_graphic());
+    if plain && (16..=256).contains(&token.len()) {
+        Ok(())
+    } else {
+        Err(anyhow!(
+            "PICLOUD_ADMIN_TOKEN: expected 16 to 256 printable characters without spaces (make one with `openssl rand -hex 32`)"
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn args() -> ServerArgs {
+        ServerArgs::default()
+    }
+
+    #[test]
+    fn defaults() {
+        let config = ServerConfig::resolve(&args()).expect("defaults are good");
+        assert_eq!(config.listen.to_string(), "127.0.0.1:8080");
+        assert_eq!(config.data_dir, PathBuf::from(".picloud"));
+        assert_eq!(config.base_domain, "localhost");
+        assert_eq!(config.database_url, None);
+    }
+
+    #[test]
+    fn every_error_is_reported_at_once() {
+        let bad = ServerArgs {
+            listen: Some("nowhere".into()),
+            base_domain: Some("https://x".into()),
+            admin_token: Some("short".into()),
+            ..args()
+        };
+        let message = ServerConfig::resolve(&bad).expect_err("three errors").to_string();
+        for part in ["--listen", "--base-domain", "PICLOUD_ADMIN_TOKEN"] {
+            assert!(message.contains(part), "{part} in {message}");
+        }
+    }
+
+    #[test]
+    fn a_file_gives_way_to_flags_and_its_errors_have_a_place() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("picloud.toml");
+        std::fs::write(&path, "listen = '127.0.0.1:1'\nbase_domain = 'example.com'\n").expect("written");
+        let given = ServerArgs { config: Some(path.clone()), listen: Some("127.0.0.1:2".into()), ..args() };
+        let config = ServerConfig::resolve(&given).expect("good");
+        assert_eq!(config.listen.port(), 2);
+        assert_eq!(config.base_domain, "example.com");
+        std::fs::write(&path, "listne = 'x'\n").expect("written");
+        let message = ServerConfig::resolve(&given).expect_err("unknown key").to_string();
+        assert!(message.contains("listne") && message.contains("line 1"), "{message}");
+    }
+}

@@ -1,0 +1,49 @@
+//! How a synchronous call of a script waits for the database: within its run's time, and without
+//! holding up whatever else its thread has to do.
+
+use std::{future::Future, time::Instant};
+
+use picloud_shared::sdk::{SdkError, SdkErrorCode, SdkResult};
+use picloud_store::StoreError;
+use tokio::runtime::{Handle, RuntimeFlavor};
+
+/// Waits for `future` until `deadline`, and turns what may go wrong into what a script is told.
+pub(crate) fn wait<T>(
+    deadline: Instant,
+    future: impl Future<Output = Result<T, StoreError>>,
+) -> SdkResult<T> {
+    let bounded = tokio::time::timeout_at(deadline.into(), future);
+    let handle = Handle::try_current()
+        .map_err(|_| SdkError::new(SdkErrorCode::Unavailable, "the server is stopping"))?;
+    let outcome = match handle.runtime_flavor() {
+        RuntimeFlavor::MultiThread => tokio::task::block_in_place(|| handle.block_on(bounded)),
+        _ => {
+            return Err(SdkError::new(
+                SdkErrorCode::Unavailable,
+                "this runtime cannot wait for the database",
+            ));
+        }
+    };
+    match outcome {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(error)) => Err(told(&error)),
+        Err(_) => Err(SdkError::new(SdkErrorCode::Timeout, "the run's time was up while it waited for the database")),
+    }
+}
+
+/// A script is told what it can act on; the rest is logged for the operator.
+fn told(error: &StoreError) -> SdkError {
+    if error.is_unavailable() {
+        return SdkError::new(SdkErrorCode::Unavailable, "the database is not available");
+    }
+    match error.sql_state().as_deref() {
+        // invalid_text_representation, numeric_value_out_of_range: `incr` on what is no integer.
+        Some("22P02" | "22003") => SdkError::new(SdkErrorCode::Invalid, "the value is not an integer of 64 bits"),
+        // untranslatable_character: a NUL inside a text.
+        Some("22P05" | "22021") => SdkError::new(SdkErrorCode::Invalid, "text must not hold the character U+0000"),
+        _ => {
+            tracing::error!(error = %error, "a call of a script to the database failed");
+            SdkError::new(SdkErrorCode::Failed, "the database refused the call; the server's log says why")
+        }
+    }
+}

@@ -1,0 +1,243 @@
+//! Carrying out a plan: one transaction, guarded by the live version that the plan was made from.
+
+mod rows;
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
+use picloud_shared::{
+    AppName, BlobId, Clock, CommitId, Plan, SourceId,
+    deployment::Deployment,
+    plan::{AppAction, LiveVersion},
+};
+use sqlx::{PgConnection, Postgres, Transaction};
+use uuid::Uuid;
+
+use crate::{Store, StoreError, deployments, listen::GENERATION, live};
+
+/// A plan and what goes with it.
+pub struct Apply<'a> {
+    /// Whose commit.
+    pub source: SourceId,
+    /// Which commit.
+    pub commit: &'a CommitId,
+    /// What is to be done.
+    pub plan: &'a Plan,
+    /// Contents that the database may lack.
+    pub blobs: &'a [Blob],
+    /// Written in the same transaction, with the new generation in it.
+    pub deployment: &'a Deployment,
+    /// For ids and times.
+    pub clock: &'a dyn Clock,
+}
+
+/// A content, by the id that git gives it.
+#[derive(Debug, Clone)]
+pub enum Blob {
+    /// Of a script.
+    Script {
+        /// Its id.
+        id: BlobId,
+        /// UTF-8.
+        text: String,
+    },
+    /// Of a static file.
+    Static {
+        /// Its id.
+        id: BlobId,
+        /// As it is.
+        bytes: Bytes,
+    },
+}
+
+/// Why a plan was not carried out. Nothing of it is live then.
+#[derive(Debug, thiserror::Error)]
+pub enum ApplyError {
+    /// The live state is another than the one that was planned against: plan again.
+    #[error("the live state changed while the plan was made")]
+    ParentChanged,
+    /// The database failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl From<sqlx::Error> for ApplyError {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Store(error.into())
+    }
+}
+
+impl Store {
+    /// Those of the blobs that the database lacks.
+    pub async fn missing_blobs(&self, scripts: &[BlobId], files: &[BlobId]) -> Result<Vec<BlobId>, StoreError> {
+        let text = |ids: &[BlobId]| ids.iter().map(|id| id.as_str().to_owned()).collect::<Vec<_>>();
+        let missing = sqlx::query_scalar!(
+            r#"SELECT id AS "id!" FROM unnest($1::text[]) AS id
+                 WHERE NOT EXISTS (SELECT FROM script_blobs b WHERE b.blob_id = id)
+               UNION
+               SELECT id AS "id!" FROM unnest($2::text[]) AS id
+                 WHERE NOT EXISTS (SELECT FROM static_blobs b WHERE b.blob_id = id)"#,
+            &text(scripts),
+            &text(files),
+        )
+        .fetch_all(self.pool())
+        .await?;
+        let parsed = missing.iter().map(|id| id.parse());
+        parsed
+            .collect::<Result<_, _>>()
+            .map_err(|_| StoreError::Corrupt("blob_id".to_owned()))
+    }
+
+    /// Carries out a plan, whole or not at all; gives the live version that it made.
+    pub async fn apply(&self, apply: Apply<'_>) -> Result<LiveVersion, ApplyError> {
+        let mut transaction: Transaction<'_, Postgres> = self.pool().begin().await?;
+        sqlx::query("SET LOCAL picloud.applying = 'on'").execute(&mut *transaction).await?;
+        if live::lock_version(&mut transaction).await? != apply.plan.parent {
+            return Err(ApplyError::ParentChanged);
+        }
+        let version = LiveVersion {
+            generation: apply.plan.parent.generation + 1,
+            edits: apply.plan.parent.edits,
+        };
+        insert_blobs(&mut transaction, apply.blobs).await?;
+        let writer = Writer {
+            source: apply.source,
+            touched: version.generation + version.edits,
+            now: apply.clock.now(),
+            ids: app_ids(&mut transaction, &apply).await?,
+        };
+        writer.remove(&mut transaction, apply.plan).await?;
+        writer.write(&mut transaction, apply.plan, apply.clock).await?;
+        writer.pin(&mut transaction, apply.plan).await?;
+        sqlx::query!("UPDATE sources SET live_commit = $2 WHERE id = $1", apply.source.0, apply.commit.as_str())
+            .execute(&mut *transaction)
+            .await?;
+        sqlx::query!("UPDATE live_state SET generation = $1", version.generation)
+            .execute(&mut *transaction)
+            .await?;
+        let deployment = Deployment {
+            generation: Some(version.generation),
+            ..apply.deployment.clone()
+        };
+        deployments::write(&mut transaction, apply.source, &deployment).await?;
+        sqlx::query("SELECT pg_notify($1, $2)")
+            .bind(GENERATION)
+            .bind(version.generation.to_string())
+            .execute(&mut *transaction)
+            .await?;
+        transaction.commit().await?;
+        Ok(version)
+    }
+}
+
+/// Writes rows for the apps of one plan.
+struct Writer {
+    source: SourceId,
+    touched: i64,
+    now: DateTime<Utc>,
+    /// The id of each app of the plan.
+    ids: BTreeMap<AppName, Uuid>,
+}
+
+/// The ids of the plan's apps: those that the database knows (also of pruned apps, which so find
+/// their data again), and new ones.
+async fn app_ids(connection: &mut PgConnection, apply: &Apply<'_>) -> Result<BTreeMap<AppName, Uuid>, StoreError> {
+    let names: Vec<String> = apply.plan.apps.keys().map(|name| name.as_str().to_owned()).collect();
+    let rows = sqlx::query!("SELECT id, name FROM apps WHERE name = ANY($1)", &names)
+        .fetch_all(connection)
+        .await?;
+    let known: BTreeMap<String, Uuid> = rows.into_iter().map(|row| (row.name, row.id)).collect();
+    let ids = apply.plan.apps.keys().map(|name| {
+        let id = known.get(name.as_str()).copied().unwrap_or_else(|| apply.clock.new_id());
+        (name.clone(), id)
+    });
+    Ok(ids.collect())
+}
+
+async fn insert_blobs(connection: &mut PgConnection, blobs: &[Blob]) -> Result<(), StoreError> {
+    let (mut ids, mut texts) = (Vec::new(), Vec::new());
+    for blob in blobs {
+        match blob {
+            Blob::Script { id, text } => {
+                ids.push(id.as_str().to_owned());
+                texts.push(text.clone());
+            }
+            // One by one: together they could exceed what one message may hold.
+            Blob::Static { id, bytes } => {
+                sqlx::query!(
+                    "INSERT INTO static_blobs (blob_id, content) VALUES ($1, $2) ON CONFLICT DO NOTHING",
+                    id.as_str(),
+                    bytes.as_ref(),
+                )
+                .execute(&mut *connection)
+                .await?;
+            }
+        }
+    }
+    if !ids.is_empty() {
+        sqlx::query!(
+            "INSERT INTO script_blobs (blob_id, content)
+             SELECT DISTINCT ON (id) id, content FROM unnest($1::text[], $2::text[]) AS new (id, content)
+             ON CONFLICT DO NOTHING",
+            &ids,
+            &texts,
+        )
+        .execute(connection)
+        .await?;
+    }
+    Ok(())
+}
+
+impl Writer {
+    /// Prunes the apps that git has no longer: they stop at once, their data stays.
+    async fn remove(&self, connection: &mut PgConnection, plan: &Plan) -> Result<(), StoreError> {
+        let removed: Vec<Uuid> = plan
+            .apps
+            .iter()
+            .filter(|(_, app)| app.action == AppAction::Remove)
+            .filter_map(|(name, _)| self.ids.get(name).copied())
+            .collect();
+        if removed.is_empty() {
+            return Ok(());
+        }
+        rows::delete_children(connection, &removed).await?;
+        rows::delete_triggers(connection, &removed, &[]).await?;
+        sqlx::query!(
+            "UPDATE apps SET pruned_at = $2, pinned_commit = NULL, touched = $3 WHERE id = ANY($1)",
+            &removed,
+            self.now,
+            self.touched,
+        )
+        .execute(connection)
+        .await?;
+        Ok(())
+    }
+
+    /// Keeps back the apps that are invalid in this commit, and releases those that are valid again.
+    async fn pin(&self, connection: &mut PgConnection, plan: &Plan) -> Result<(), StoreError> {
+        let names = |apps: &[AppName]| apps.iter().map(|name| name.as_str().to_owned()).collect::<Vec<_>>();
+        if !plan.kept.is_empty() {
+            sqlx::query!(
+                "UPDATE apps SET touched = $3, pinned_commit = (SELECT live_commit FROM sources WHERE id = $2)
+                 WHERE name = ANY($1) AND source_id = $2 AND pinned_commit IS NULL",
+                &names(&plan.kept),
+                self.source.0,
+                self.touched,
+            )
+            .execute(&mut *connection)
+            .await?;
+        }
+        if !plan.released.is_empty() {
+            sqlx::query!(
+                "UPDATE apps SET touched = $3, pinned_commit = NULL WHERE name = ANY($1) AND source_id = $2",
+                &names(&plan.released),
+                self.source.0,
+                self.touched,
+            )
+            .execute(connection)
+            .await?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,165 @@
+//! The history of deployments.
+
+use chrono::{DateTime, Utc};
+use picloud_shared::{
+    DeploymentId, SourceId, SourceName,
+    deployment::{Deployment, DeploymentStatus},
+};
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::Value;
+use sqlx::{PgConnection, types::Json};
+use uuid::Uuid;
+
+use crate::{
+    Page, Store, StoreError,
+    page::PageQuery,
+};
+
+struct Row {
+    id: Uuid,
+    source: String,
+    commit: String,
+    previous_commit: Option<String>,
+    author: String,
+    message: String,
+    status: String,
+    changes: Value,
+    errors: Value,
+    steps: Value,
+    history_rewritten: bool,
+    generation: Option<i64>,
+    started_at: DateTime<Utc>,
+    duration_ms: Option<f64>,
+}
+
+impl TryFrom<Row> for Deployment {
+    type Error = StoreError;
+
+    fn try_from(row: Row) -> Result<Self, StoreError> {
+        let corrupt = |what: &str| StoreError::Corrupt(format!("deployments.{what} of {}", row.id));
+        let previous = row.previous_commit.as_deref().map(str::parse).transpose();
+        Ok(Self {
+            id: row.id.into(),
+            source: row.source.parse().map_err(|_| corrupt("source"))?,
+            commit: row.commit.parse().map_err(|_| corrupt("commit"))?,
+            previous_commit: previous.map_err(|_| corrupt("previous_commit"))?,
+            status: DeploymentStatus::parse(&row.status).ok_or_else(|| corrupt("status"))?,
+            changes: read(row.changes).map_err(|_| corrupt("changes"))?,
+            errors: read(row.errors).map_err(|_| corrupt("errors"))?,
+            steps: read(row.steps).map_err(|_| corrupt("steps"))?,
+            author: row.author,
+            message: row.message,
+            history_rewritten: row.history_rewritten,
+            generation: row.generation,
+            started_at: row.started_at,
+            duration_ms: row.duration_ms,
+        })
+    }
+}
+
+fn read<T: DeserializeOwned>(value: Value) -> Result<T, serde_json::Error> {
+    serde_json::from_value(value)
+}
+
+/// Writes a deployment, or what became of it.
+pub(crate) async fn write(
+    connection: &mut PgConnection,
+    source: SourceId,
+    deployment: &Deployment,
+) -> Result<(), StoreError> {
+    sqlx::query!(
+        "INSERT INTO deployments (id, source_id, commit, previous_commit, author, message, status, changes, errors,
+             steps, history_rewritten, generation, started_at, duration_ms)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
+         ON CONFLICT (id) DO UPDATE SET status = EXCLUDED.status, changes = EXCLUDED.changes,
+             errors = EXCLUDED.errors, steps = EXCLUDED.steps, generation = EXCLUDED.generation,
+             duration_ms = EXCLUDED.duration_ms",
+        deployment.id.0,
+        source.0,
+        deployment.commit.as_str(),
+        deployment.previous_commit.as_ref().map(picloud_shared::CommitId::as_str),
+        deployment.author,
+        deployment.message,
+        deployment.status.as_str(),
+        json(&deployment.changes) as _,
+        json(&deployment.errors) as _,
+        json(&deployment.steps) as _,
+        deployment.history_rewritten,
+        deployment.generation,
+        deployment.started_at,
+        deployment.duration_ms,
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+fn json<T: Serialize>(value: &T) -> Json<&T> {
+    Json(value)
+}
+
+impl Store {
+    /// Writes a deployment, or what became of it.
+    pub async fn record_deployment(&self, source: SourceId, deployment: &Deployment) -> Result<(), StoreError> {
+        let mut connection = self.pool().acquire().await?;
+        write(&mut connection, source, deployment).await
+    }
+
+    /// Writes how long a deployment took, once it is served.
+    pub async fn finish_deployment(&self, deployment: &Deployment) -> Result<(), StoreError> {
+        sqlx::query!(
+            "UPDATE deployments SET duration_ms = $2, steps = $3 WHERE id = $1",
+            deployment.id.0,
+            deployment.duration_ms,
+            json(&deployment.steps) as _,
+        )
+        .execute(self.pool())
+        .await?;
+        Ok(())
+    }
+
+    /// The deployment of that id.
+    pub async fn deployment(&self, id: DeploymentId) -> Result<Option<Deployment>, StoreError> {
+        let row = sqlx::query_as!(
+            Row,
+            r#"SELECT d.id, s.name AS source, commit, previous_commit, author, message, status,
+                 changes AS "changes: Value", errors AS "errors: Value", steps AS "steps: Value",
+                 history_rewritten, generation, started_at, duration_ms
+               FROM deployments d JOIN sources s ON s.id = d.source_id WHERE d.id = $1"#,
+            id.0,
+        )
+        .fetch_optional(self.pool())
+        .await?;
+        row.map(TryInto::try_into).transpose()
+    }
+
+    /// Deployments, newest first.
+    pub async fn deployments(
+        &self,
+        source: Option<&SourceName>,
+        query: &PageQuery,
+    ) -> Result<Page<Deployment>, StoreError> {
+        let rows = sqlx::query_as!(
+            Row,
+            r#"SELECT d.id, s.name AS source, commit, previous_commit, author, message, status,
+                 changes AS "changes: Value", errors AS "errors: Value", steps AS "steps: Value",
+                 history_rewritten, generation, started_at, duration_ms
+               FROM deployments d JOIN sources s ON s.id = d.source_id
+               WHERE ($1::text IS NULL OR s.name = $1) AND ($2::uuid IS NULL OR d.id < $2)
+               ORDER BY d.id DESC LIMIT $3"#,
+            source.map(SourceName::as_str),
+            query.after()?,
+            query.rows(),
+        )
+        .fetch_all(self.pool())
+        .await?;
+        let items = rows.into_iter().map(TryInto::try_into).collect::<Result<Vec<Deployment>, _>>()?;
+        Ok(query.page(items, |deployment| deployment.id.0))
+    }
+
+    /// The last deployment of a source, whatever became of it.
+    pub async fn last_deployment(&self, source: &SourceName) -> Result<Option<Deployment>, StoreError> {
+        let query = PageQuery { limit: 1, cursor: None };
+        Ok(self.deployments(Some(source), &query).await?.items.pop())
+    }
+}

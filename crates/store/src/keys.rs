@@ -1,0 +1,200 @@
+//! API keys and the audit log.
+
+use chrono::{DateTime, Utc};
+use picloud_shared::{AppName, KeyGrant, KeyId, Scope};
+use serde_json::Value;
+use sqlx::types::Json;
+use uuid::Uuid;
+
+use crate::{Page, Store, StoreError, page::PageQuery};
+
+/// A key, without what it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyRecord {
+    /// What it may do.
+    pub grant: KeyGrant,
+    /// The first characters, by which a person knows it.
+    pub prefix: String,
+    /// When it was made.
+    pub created_at: DateTime<Utc>,
+    /// When it ends.
+    pub expires_at: Option<DateTime<Utc>>,
+    /// When it was last used, to the minute.
+    pub last_used_at: Option<DateTime<Utc>>,
+    /// When it was revoked.
+    pub revoked_at: Option<DateTime<Utc>>,
+}
+
+/// A key to be written.
+#[derive(Debug)]
+pub struct NewKey<'a> {
+    /// Its id.
+    pub id: KeyId,
+    /// For people.
+    pub name: &'a str,
+    /// SHA-256 of the key.
+    pub hash: [u8; 32],
+    /// The first characters.
+    pub prefix: &'a str,
+    /// What it may do.
+    pub scopes: &'a [Scope],
+    /// The only app that it may touch.
+    pub app: Option<picloud_shared::AppId>,
+    /// When it ends.
+    pub expires_at: Option<DateTime<Utc>>,
+}
+
+struct Row {
+    id: Uuid,
+    name: String,
+    prefix: String,
+    scopes: Vec<String>,
+    app_id: Option<Uuid>,
+    app: Option<String>,
+    created_at: DateTime<Utc>,
+    expires_at: Option<DateTime<Utc>>,
+    last_used_at: Option<DateTime<Utc>>,
+    revoked_at: Option<DateTime<Utc>>,
+}
+
+impl TryFrom<Row> for KeyRecord {
+    type Error = StoreError;
+
+    fn try_from(row: Row) -> Result<Self, StoreError> {
+        let corrupt = || StoreError::Corrupt(format!("api_keys of {}", row.id));
+        let app = match (row.app_id, row.app.as_deref()) {
+            (Some(id), Some(name)) => Some((id.into(), name.parse::<AppName>().map_err(|_| corrupt())?)),
+            (None, None) => None,
+            _ => return Err(corrupt()),
+        };
+        let scopes: Option<Vec<Scope>> = row.scopes.iter().map(|word| Scope::parse(word)).collect();
+        Ok(Self {
+            grant: KeyGrant {
+                id: row.id.into(),
+                name: row.name.clone(),
+                scopes: scopes.ok_or_else(corrupt)?,
+                app,
+            },
+            prefix: row.prefix,
+            created_at: row.created_at,
+            expires_at: row.expires_at,
+            last_used_at: row.last_used_at,
+            revoked_at: row.revoked_at,
+        })
+    }
+}
+
+impl Store {
+    /// The key with this hash, unless it is revoked or has ended; notes that it was used.
+    pub async fn use_key(&self, hash: &[u8; 32], now: DateTime<Utc>) -> Result<Option<KeyRecord>, StoreError> {
+        let row = sqlx::query_as!(
+            Row,
+            r#"SELECT k.id, k.name, k.prefix, k.scopes, k.app_id AS "app_id?", a.name AS "app?", k.created_at,
+                 k.expires_at, k.last_used_at, k.revoked_at
+               FROM api_keys k LEFT JOIN apps a ON a.id = k.app_id
+               WHERE k.hash = $1 AND k.revoked_at IS NULL AND (k.expires_at IS NULL OR k.expires_at > $2)"#,
+            hash.as_slice(),
+            now,
+        )
+        .fetch_optional(self.pool())
+        .await?;
+        let record: Option<KeyRecord> = row.map(TryInto::try_into).transpose()?;
+        if let Some(record) = &record {
+            let stale = record.last_used_at.is_none_or(|used| (now - used).num_seconds() >= 60);
+            if stale {
+                sqlx::query!("UPDATE api_keys SET last_used_at = $2 WHERE id = $1", record.grant.id.0, now)
+                    .execute(self.pool())
+                    .await?;
+            }
+        }
+        Ok(record)
+    }
+
+    /// Writes a key; where one with this hash is there already, that one is left as it is.
+    pub async fn insert_key(&self, key: &NewKey<'_>, now: DateTime<Utc>) -> Result<(), StoreError> {
+        let scopes: Vec<String> = key.scopes.iter().map(|scope| scope.as_str().to_owned()).collect();
+        sqlx::query!(
+            "INSERT INTO api_keys (id, name, hash, prefix, scopes, app_id, created_at, expires_at)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (hash) DO NOTHING",
+            key.id.0,
+            key.name,
+            key.hash.as_slice(),
+            key.prefix,
+            &scopes,
+            key.app.map(|app| app.0),
+            now,
+            key.expires_at,
+        )
+        .execute(self.pool())
+        .await?;
+        Ok(())
+    }
+
+    /// Keys that are neither revoked nor ended, newest first.
+    pub async fn keys(&self, query: &PageQuery, now: DateTime<Utc>) -> Result<Page<KeyRecord>, StoreError> {
+        let rows = sqlx::query_as!(
+            Row,
+            r#"SELECT k.id, k.name, k.prefix, k.scopes, k.app_id AS "app_id?", a.name AS "app?", k.created_at,
+                 k.expires_at, k.last_used_at, k.revoked_at
+               FROM api_keys k LEFT JOIN apps a ON a.id = k.app_id
+               WHERE k.revoked_at IS NULL AND (k.expires_at IS NULL OR k.expires_at > $3)
+                 AND ($1::uuid IS NULL OR k.id < $1)
+               ORDER BY k.id DESC LIMIT $2"#,
+            query.after()?,
+            query.rows(),
+            now,
+        )
+        .fetch_all(self.pool())
+        .await?;
+        let items = rows.into_iter().map(TryInto::try_into).collect::<Result<Vec<KeyRecord>, _>>()?;
+        Ok(query.page(items, |key| key.grant.id.0))
+    }
+
+    /// Revokes a key; whether there was one to revoke.
+    pub async fn revoke_key(&self, id: KeyId, now: DateTime<Utc>) -> Result<bool, StoreError> {
+        let done = sqlx::query!(
+            "UPDATE api_keys SET revoked_at = $2 WHERE id = $1 AND revoked_at IS NULL",
+            id.0,
+            now,
+        )
+        .execute(self.pool())
+        .await?;
+        Ok(done.rows_affected() > 0)
+    }
+
+    /// Notes who did what.
+    pub async fn append_audit(&self, entry: &AuditEntry) -> Result<(), StoreError> {
+        sqlx::query!(
+            "INSERT INTO audit_log (id, at, key_id, actor, action, target, detail) VALUES ($1, $2, $3, $4, $5, $6, $7)",
+            entry.id,
+            entry.at,
+            entry.key.map(|key| key.0),
+            entry.actor,
+            entry.action,
+            entry.target,
+            Json(&entry.detail) as _,
+        )
+        .execute(self.pool())
+        .await?;
+        Ok(())
+    }
+}
+
+/// One entry of the audit log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AuditEntry {
+    /// UUIDv7.
+    pub id: Uuid,
+    /// When.
+    pub at: DateTime<Utc>,
+    /// With which key.
+    pub key: Option<KeyId>,
+    /// The key's name then.
+    pub actor: String,
+    /// `key.create`, `source.sync`, …
+    pub action: String,
+    /// What it was done to.
+    pub target: String,
+    /// What more there is to say; never a secret.
+    pub detail: Value,
+}

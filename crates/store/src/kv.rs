@@ -1,0 +1,247 @@
+//! Key-value entries of apps. One statement a call; an expired entry counts as absent everywhere,
+//! whether or not it has been removed yet.
+
+use chrono::{DateTime, Utc};
+use picloud_shared::AppId;
+
+use crate::{Store, StoreError};
+
+/// An entry's value as JSON text, and its version.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KvRow {
+    /// The key.
+    pub key: String,
+    /// JSON text.
+    pub value: String,
+    /// 1 for the first write, then one more with each.
+    pub version: i64,
+}
+
+/// Where an entry is.
+#[derive(Debug, Clone, Copy)]
+pub struct KvAddress<'a> {
+    /// Whose.
+    pub app: AppId,
+    /// Which collection.
+    pub collection: &'a str,
+    /// Which key.
+    pub key: &'a str,
+}
+
+/// A part of a collection, in byte order of the keys.
+#[derive(Debug, Clone, Copy)]
+pub struct KvRange<'a> {
+    /// Whose.
+    pub app: AppId,
+    /// Which collection.
+    pub collection: &'a str,
+    /// Keys from this one on.
+    pub from: &'a str,
+    /// Keys after this one.
+    pub after: Option<&'a str>,
+    /// Keys before this one.
+    pub before: Option<&'a str>,
+    /// At most so many.
+    pub limit: i64,
+}
+
+impl Store {
+    /// The entry, unless it is absent or expired.
+    pub async fn kv_get(&self, at: KvAddress<'_>, now: DateTime<Utc>) -> Result<Option<KvRow>, StoreError> {
+        let row = sqlx::query_as!(
+            KvRow,
+            r#"SELECT key, value::text AS "value!", version FROM kv
+               WHERE app_id = $1 AND collection = $2 AND key = $3
+                 AND (expires_at IS NULL OR expires_at > $4)"#,
+            at.app.0,
+            at.collection,
+            at.key,
+            now,
+        )
+        .fetch_optional(self.pool())
+        .await?;
+        Ok(row)
+    }
+
+    /// Those of the keys that are there.
+    pub async fn kv_get_many(
+        &self,
+        app: AppId,
+        collection: &str,
+        keys: &[String],
+        now: DateTime<Utc>,
+    ) -> Result<Vec<KvRow>, StoreError> {
+        let rows = sqlx::query_as!(
+            KvRow,
+            r#"SELECT key, value::text AS "value!", version FROM kv
+               WHERE app_id = $1 AND collection = $2 AND key = ANY($3)
+                 AND (expires_at IS NULL OR expires_at > $4)"#,
+            app.0,
+            collection,
+            keys,
+            now,
+        )
+        .fetch_all(self.pool())
+        .await?;
+        Ok(rows)
+    }
+
+    /// Entries of a range, in byte order of their keys.
+    pub async fn kv_list(&self, range: KvRange<'_>, now: DateTime<Utc>) -> Result<Vec<KvRow>, StoreError> {
+        let rows = sqlx::query_as!(
+            KvRow,
+            r#"SELECT key, value::text AS "value!", version FROM kv
+               WHERE app_id = $1 AND collection = $2 AND key >= $3
+                 AND ($4::text IS NULL OR key > $4) AND ($5::text IS NULL OR key < $5)
+                 AND (expires_at IS NULL OR expires_at > $7)
+               ORDER BY key LIMIT $6"#,
+            range.app.0,
+            range.collection,
+            range.from,
+            range.after,
+            range.before,
+            range.limit,
+            now,
+        )
+        .fetch_all(self.pool())
+        .await?;
+        Ok(rows)
+    }
+
+    /// Writes an entry whatever was there; gives its new version.
+    pub async fn kv_set(
+        &self,
+        at: KvAddress<'_>,
+        value: &str,
+        expires_at: Option<DateTime<Utc>>,
+        now: DateTime<Utc>,
+    ) -> Result<i64, StoreError> {
+        let version = sqlx::query_scalar!(
+            "INSERT INTO kv (app_id, collection, key, value, version, expires_at)
+             VALUES ($1, $2, $3, $4::text::json, 1, $5)
+             ON CONFLICT (app_id, collection, key) DO UPDATE
+               SET value = EXCLUDED.value, expires_at = EXCLUDED.expires_at,
+                   version = CASE WHEN kv.expires_at <= $6 THEN 1 ELSE kv.version + 1 END
+             RETURNING version",
+            at.app.0,
+            at.collection,
+            at.key,
+            value,
+            expires_at,
+            now,
+        )
+        .fetch_one(self.pool())
+        .await?;
+        Ok(version)
+    }
+
+    /// Writes an entry only where there is none; gives its version, or `None` where there is one.
+    pub async fn kv_create(
+        &self,
+        at: KvAddress<'_>,
+        value: &str,
+        expires_at: Option<DateTime<Utc>>,
+        now: DateTime<Utc>,
+    ) -> Result<Option<i64>, StoreError> {
+        let version = sqlx::query_scalar!(
+            "INSERT INTO kv (app_id, collection, key, value, version, expires_at)
+             VALUES ($1, $2, $3, $4::text::json, 1, $5)
+             ON CONFLICT (app_id, collection, key) DO UPDATE
+               SET value = EXCLUDED.value, expires_at = EXCLUDED.expires_at, version = 1
+               WHERE kv.expires_at <= $6
+             RETURNING version",
+            at.app.0,
+            at.collection,
+            at.key,
+            value,
+            expires_at,
+            now,
+        )
+        .fetch_optional(self.pool())
+        .await?;
+        Ok(version)
+    }
+
+    /// Writes an entry only where it has this version; gives the new one, or `None` where it hasn't.
+    pub async fn kv_replace(
+        &self,
+        at: KvAddress<'_>,
+        value: &str,
+        version: i64,
+        expires_at: Option<DateTime<Utc>>,
+        now: DateTime<Utc>,
+    ) -> Result<Option<i64>, StoreError> {
+        let version = sqlx::query_scalar!(
+            "UPDATE kv SET value = $4::text::json, expires_at = $6, version = version + 1
+             WHERE app_id = $1 AND collection = $2 AND key = $3 AND version = $5
+               AND (expires_at IS NULL OR expires_at > $7)
+             RETURNING version",
+            at.app.0,
+            at.collection,
+            at.key,
+            value,
+            version,
+            expires_at,
+            now,
+        )
+        .fetch_optional(self.pool())
+        .await?;
+        Ok(version)
+    }
+
+    /// Removes an entry; whether it was there.
+    pub async fn kv_delete(&self, at: KvAddress<'_>, now: DateTime<Utc>) -> Result<bool, StoreError> {
+        let was_there = sqlx::query_scalar!(
+            r#"DELETE FROM kv WHERE app_id = $1 AND collection = $2 AND key = $3
+               RETURNING (expires_at IS NULL OR expires_at > $4) AS "was_there!""#,
+            at.app.0,
+            at.collection,
+            at.key,
+            now,
+        )
+        .fetch_optional(self.pool())
+        .await?;
+        Ok(was_there.unwrap_or(false))
+    }
+
+    /// Adds to an integer, absent being 0; gives the sum. A value that is no integer, or a sum
+    /// that is none, is an error of PostgreSQL's class 22 and leaves the entry as it was.
+    pub async fn kv_incr(&self, at: KvAddress<'_>, by: i64, now: DateTime<Utc>) -> Result<i64, StoreError> {
+        let sum = sqlx::query_scalar!(
+            r#"INSERT INTO kv (app_id, collection, key, value, version)
+               VALUES ($1, $2, $3, to_json($4::bigint), 1)
+               ON CONFLICT (app_id, collection, key) DO UPDATE
+                 SET value = CASE WHEN kv.expires_at <= $5 THEN EXCLUDED.value
+                                  ELSE to_json((kv.value::text)::bigint + $4::bigint) END,
+                     version = CASE WHEN kv.expires_at <= $5 THEN 1 ELSE kv.version + 1 END,
+                     expires_at = CASE WHEN kv.expires_at <= $5 THEN NULL ELSE kv.expires_at END
+               RETURNING (value::text)::bigint AS "sum!""#,
+            at.app.0,
+            at.collection,
+            at.key,
+            by,
+            now,
+        )
+        .fetch_one(self.pool())
+        .await?;
+        Ok(sum)
+    }
+
+    /// Removes at most `limit` expired entries; how many were removed, and when the next one of
+    /// those that remain expires.
+    pub async fn kv_sweep(&self, now: DateTime<Utc>, limit: i64) -> Result<(u64, Option<DateTime<Utc>>), StoreError> {
+        let removed = sqlx::query!(
+            "DELETE FROM kv WHERE ctid IN (
+               SELECT ctid FROM kv WHERE expires_at <= $1 ORDER BY expires_at LIMIT $2)",
+            now,
+            limit,
+        )
+        .execute(self.pool())
+        .await?
+        .rows_affected();
+        let next = sqlx::query_scalar!("SELECT min(expires_at) FROM kv WHERE expires_at IS NOT NULL")
+            .fetch_one(self.pool())
+            .await?;
+        Ok((removed, next))
+    }
+}
