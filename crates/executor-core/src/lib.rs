@@ -1,1 +1,16 @@
-//! See docs/ARCHITECTURE.md.
+//! Runs Rhai scripts within limits. Knows the vocabulary and the engine; neither SQL, git nor an
+//! HTTP client: what a script reaches comes through `Services`.
+
+mod answer;
+mod checker;
+mod context;
+mod engine;
+mod error;
+mod executor;
+mod json;
+mod limits;
+mod sdk;
+
+pub use checker::RhaiChecker;
+pub use executor::InProcessExecutor;
+pub use sdk::rhai_definitions;

@@ -1,1 +1,20 @@
-//! See docs/ARCHITECTURE.md.
+//! From files to a plan, and nothing else: no I/O, no clock, no randomness.
+//!
+//! A tree goes in by [`TreeReader`]; out come the desired state and every finding, at once. The
+//! planner compares it with what is live and decides everything; applying has no choices left.
+
+mod decode;
+pub mod diff;
+mod load;
+mod manifest;
+mod planner;
+pub mod render;
+pub mod schema;
+mod tree;
+mod units;
+mod yaml;
+
+pub use load::{LoadCache, LoadOptions, Loaded, load};
+pub use manifest::SourceSettings;
+pub use planner::{check_desired, plan};
+pub use tree::{EntryKind, MapTree, ReadError, TreeEntry, TreeReader};

@@ -15,6 +15,7 @@ pub mod invocation;
 pub mod limits;
 pub mod names;
 pub mod plan;
+pub mod route_pattern;
 pub mod run;
 pub mod script;
 pub mod sdk;

@@ -1,0 +1,127 @@
+//! `ctx`: what a script sees of its run.
+
+use picloud_shared::{
+    Invocation,
+    event::EventKind,
+    invocation::{Input, RequestData},
+};
+use percent_encoding::percent_decode_str;
+use rhai::{Array, Dynamic, Map};
+use serde_json::Value;
+
+use crate::json::from_json;
+
+/// Makes `ctx`.
+pub(crate) fn context(invocation: &Invocation) -> Dynamic {
+    let mut ctx = Map::new();
+    let (request, event, trigger) = match &invocation.input {
+        Input::Request(data) => (request(data), Dynamic::UNIT, Dynamic::UNIT),
+        Input::Event(event) => {
+            let trigger = event.trigger.as_ref().map_or(Dynamic::UNIT, |name| name.as_str().into());
+            (Dynamic::UNIT, event_map(event), trigger)
+        }
+    };
+    ctx.insert("request".into(), request);
+    ctx.insert("event".into(), event);
+    ctx.insert("trigger".into(), trigger);
+    ctx.insert("app".into(), invocation.app.spec.name.as_str().into());
+    ctx.insert("script".into(), invocation.script.path.as_str().into());
+    ctx.insert("run_id".into(), invocation.run.to_string().into());
+    ctx.insert("commit".into(), invocation.commit.as_str().into());
+    let env = invocation.app.spec.env.iter();
+    let env: Map = env.map(|(name, value)| (name.as_str().into(), value.as_str().into())).collect();
+    ctx.insert("env".into(), env.into());
+    ctx.into()
+}
+
+fn event_map(event: &picloud_shared::event::Event) -> Dynamic {
+    let mut map = Map::new();
+    map.insert("id".into(), event.id.to_string().into());
+    map.insert("kind".into(), event.kind.as_str().into());
+    map.insert("attempt".into(), i64::from(event.attempt).into());
+    let trigger = event.trigger.as_ref().map_or(Dynamic::UNIT, |name| name.as_str().into());
+    map.insert("trigger".into(), trigger);
+    map.insert("cause".into(), event.cause.map_or(Dynamic::UNIT, |run| run.to_string().into()));
+    let field = match event.kind {
+        EventKind::Invoke | EventKind::Enqueue => "payload",
+        other => other.as_str(),
+    };
+    map.insert(field.into(), from_json(&event.detail));
+    map.into()
+}
+
+fn request(data: &RequestData) -> Dynamic {
+    let mut map = Map::new();
+    map.insert("method".into(), data.method.as_str().into());
+    map.insert("path".into(), data.path().into());
+    map.insert("route".into(), (&*data.route).into());
+    let params = data.params.iter();
+    let params: Map = params.map(|(name, value)| ((&**name).into(), value.as_str().into())).collect();
+    map.insert("params".into(), params.into());
+    map.insert("query".into(), pairs(data.uri.query().unwrap_or_default()));
+    map.insert("form".into(), form(data));
+    map.insert("headers".into(), headers(data));
+    let text = String::from_utf8_lossy(&data.body);
+    let json = match data.body.is_empty() {
+        true => Dynamic::UNIT,
+        false => serde_json::from_slice::<Value>(&data.body).map_or(Dynamic::UNIT, |value| from_json(&value)),
+    };
+    map.insert("json".into(), json);
+    map.insert("body".into(), text.as_ref().into());
+    map.insert("body_raw".into(), Dynamic::from_blob(data.body.to_vec()));
+    map.insert("client_ip".into(), data.client_ip.to_string().into());
+    map.into()
+}
+
+fn form(data: &RequestData) -> Dynamic {
+    let kind = data.headers.get(http::header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let is_form = kind.is_some_and(|kind| {
+        let kind = kind.split(';').next().unwrap_or_default().trim();
+        kind.eq_ignore_ascii_case("application/x-www-form-urlencoded")
+    });
+    match std::str::from_utf8(&data.body) {
+        Ok(text) if is_form => pairs(text),
+        _ => Map::new().into(),
+    }
+}
+
+/// A repeated header is joined as RFC 9110 section 5.2 says.
+fn headers(data: &RequestData) -> Dynamic {
+    let mut map = Map::new();
+    for name in data.headers.keys() {
+        let values: Vec<_> = data.headers.get_all(name).iter().map(|value| String::from_utf8_lossy(value.as_bytes())).collect();
+        let separator = if name == http::header::COOKIE { "; " } else { ", " };
+        map.insert(name.as_str().into(), values.join(separator).into());
+    }
+    map.into()
+}
+
+/// `a=1&a=2&b=3` (WHATWG URL, section 5.1): a repeated key is an array, else text.
+fn pairs(text: &str) -> Dynamic {
+    let mut map = Map::new();
+    for part in text.split('&').filter(|part| !part.is_empty()) {
+        let (key, value) = part.split_once('=').unwrap_or((part, ""));
+        let value: Dynamic = decode(value).into();
+        let key = decode(key);
+        match map.get_mut(key.as_str()) {
+            None => {
+                map.insert(key.into(), value);
+            }
+            Some(there) => {
+                if !there.is_array() {
+                    let first = std::mem::take(there);
+                    *there = Dynamic::from_array(vec![first]);
+                }
+                if let Some(mut array) = there.write_lock::<Array>() {
+                    array.push(value);
+                }
+            }
+        }
+    }
+    map.into()
+}
+
+fn decode(text: &str) -> String {
+    let spaced = text.replace('+', " ");
+    percent_decode_str(&spaced).decode_utf8_lossy().into_owned()
+}

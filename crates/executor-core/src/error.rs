@@ -1,0 +1,110 @@
+//! From the engine's errors to the vocabulary's.
+
+use picloud_shared::{
+    ScriptPath,
+    run::{RunError, RunErrorKind},
+};
+use rhai::{Dynamic, EvalAltResult, Map, Position};
+
+/// What a run's error says: the innermost place, and the way there.
+pub(crate) fn run_error(error: &EvalAltResult, script: &ScriptPath, stopped: Option<RunErrorKind>) -> RunError {
+    let mut place = Place {
+        script: Some(script.clone()),
+        position: Position::NONE,
+        trace: Vec::new(),
+    };
+    let innermost = place.descend(error);
+    let (kind, message) = explain(innermost, stopped);
+    RunError {
+        kind,
+        message,
+        script: place.script,
+        line: place.position.line().and_then(|line| u32::try_from(line).ok()),
+        column: place.position.position().and_then(|column| u32::try_from(column).ok()),
+        trace: place.trace,
+    }
+}
+
+struct Place {
+    script: Option<ScriptPath>,
+    position: Position,
+    trace: Vec<String>,
+}
+
+impl Place {
+    fn descend<'e>(&mut self, error: &'e EvalAltResult) -> &'e EvalAltResult {
+        let mut at = error;
+        loop {
+            match at {
+                EvalAltResult::ErrorInFunctionCall(name, source, inner, position) => {
+                    let script = self.script.as_ref().map_or("", |script| script.as_str());
+                    let line = position.line().unwrap_or(0);
+                    self.trace.insert(0, format!("{name} ({script}:{line})"));
+                    if let Ok(path) = source.parse() {
+                        self.script = Some(path);
+                    }
+                    at = inner;
+                }
+                EvalAltResult::ErrorInModule(name, inner, _) => {
+                    if let Ok(path) = format!("modules/{name}.rhai").parse() {
+                        self.script = Some(path);
+                    }
+                    at = inner;
+                }
+                other => {
+                    self.position = other.position();
+                    return other;
+                }
+            }
+        }
+    }
+}
+
+fn explain(error: &EvalAltResult, stopped: Option<RunErrorKind>) -> (RunErrorKind, String) {
+    match error {
+        EvalAltResult::ErrorTerminated(..) => {
+            let kind = stopped.unwrap_or(RunErrorKind::Cancelled);
+            (kind, stopped_message(kind).to_owned())
+        }
+        EvalAltResult::ErrorStackOverflow(_) => (RunErrorKind::Depth, "calls are nested too deeply".to_owned()),
+        EvalAltResult::ErrorTooManyOperations(_) => {
+            (RunErrorKind::Operations, stopped_message(RunErrorKind::Operations).to_owned())
+        }
+        EvalAltResult::ErrorDataTooLarge(what, _) => {
+            (RunErrorKind::Memory, format!("{} is too large", what.to_lowercase()))
+        }
+        EvalAltResult::ErrorTooManyVariables(_) => (RunErrorKind::Memory, "there are too many variables".to_owned()),
+        EvalAltResult::ErrorRuntime(value, _) => (RunErrorKind::Script, thrown(value)),
+        other => {
+            let mut bare = other.to_string();
+            // The place stands in fields of its own.
+            if let Some(end) = bare.rfind(" (line ") {
+                bare.truncate(end);
+            }
+            (RunErrorKind::Script, bare)
+        }
+    }
+}
+
+fn stopped_message(kind: RunErrorKind) -> &'static str {
+    match kind {
+        RunErrorKind::Timeout => "the run took longer than limits.timeout",
+        RunErrorKind::Memory => "the run held more than limits.memory",
+        RunErrorKind::Operations => "the run took more than limits.operations",
+        RunErrorKind::Cancelled => "nobody waited for the run any more",
+        _ => "the run was stopped",
+    }
+}
+
+/// What a script threw: text as it is, `#{code, message}` as `code: message`.
+fn thrown(value: &Dynamic) -> String {
+    if let Some(map) = value.read_lock::<Map>() {
+        let field = |name: &str| map.get(name).and_then(|value| value.clone().into_string().ok());
+        return match (field("code"), field("message")) {
+            (Some(code), Some(message)) => format!("{code}: {message}"),
+            (None, Some(message)) => message,
+            _ => serde_json::to_string(&crate::json::to_json(value).unwrap_or_default()).unwrap_or_default(),
+        };
+    }
+    value.to_string()
+}

@@ -1,0 +1,428 @@
+//! `app.yaml` and `picloud.yaml`, read into what they declare.
+
+use std::collections::BTreeSet;
+
+use picloud_shared::{
+    AppName, LimitsPatch,
+    app::{Cors, RouteAuth, RouteMode},
+    route_pattern::RoutePattern,
+};
+
+use crate::{
+    decode::{Report, did_you_mean},
+    yaml::{self, Node, Place, Yaml},
+};
+
+/// Bytes of a manifest.
+pub(crate) const MAX_MANIFEST: u64 = 1 << 20;
+const APP_KEYS: [&str; 11] = [
+    "name", "description", "domains", "env", "secrets", "permissions", "limits", "static", "routes", "triggers",
+    "checks",
+];
+const ROUTE_KEYS: [&str; 8] = ["path", "methods", "script", "mode", "auth", "cors", "rate_limit", "limits"];
+const LIMIT_KEYS: [&str; 6] = ["timeout", "memory", "operations", "concurrency", "request_body", "response_body"];
+const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
+const MAX_ROUTES: usize = 1_000;
+
+/// A value and where it stands.
+#[derive(Debug, Clone)]
+pub(crate) struct Placed<T> {
+    pub(crate) value: T,
+    pub(crate) place: Place,
+}
+
+/// What an `app.yaml` declares, before its files are looked at.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct AppManifest {
+    pub(crate) name: Option<Placed<AppName>>,
+    pub(crate) description: Option<String>,
+    pub(crate) domains: BTreeSet<String>,
+    pub(crate) env: Vec<(String, String)>,
+    pub(crate) http_allow: Option<Vec<String>>,
+    pub(crate) limits: LimitsPatch,
+    pub(crate) static_dir: Option<Placed<String>>,
+    pub(crate) routes: Vec<RouteManifest>,
+}
+
+/// One entry of `routes`.
+#[derive(Debug, Clone)]
+pub(crate) struct RouteManifest {
+    pub(crate) place: Place,
+    pub(crate) pattern: RoutePattern,
+    pub(crate) methods: BTreeSet<String>,
+    pub(crate) script: Placed<String>,
+    pub(crate) mode: RouteMode,
+    pub(crate) auth: RouteAuth,
+    pub(crate) cors: Option<Cors>,
+    pub(crate) limits: LimitsPatch,
+}
+
+/// What a `picloud.yaml` declares.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SourceSettings {
+    /// Whether apps that git has no longer are removed.
+    pub prune: bool,
+    /// How often a remote is fetched, in milliseconds.
+    pub interval_ms: u64,
+    /// Limits of apps that set none.
+    pub default_limits: LimitsPatch,
+}
+
+impl Default for SourceSettings {
+    fn default() -> Self {
+        Self {
+            prune: true,
+            interval_ms: 180_000,
+            default_limits: LimitsPatch::default(),
+        }
+    }
+}
+
+/// Reads an `app.yaml`.
+pub(crate) fn app(text: &str, report: &mut Report<'_>) -> AppManifest {
+    let mut app = AppManifest::default();
+    let Some(root) = document(text, report, "app.yaml") else {
+        return app;
+    };
+    let entries = report.map(&root, "app.yaml", &APP_KEYS);
+    // The name first: what is found after it is told with it.
+    if let Some((_, node)) = entries.iter().find(|(key, _)| key.name == "name") {
+        app.name = name(node, report);
+        report.app = app.name.as_ref().map(|name| name.value.clone());
+    } else {
+        let hint = Some("add `name: …`, a DNS label that no other app has".to_owned());
+        report.error("E0104", Place::START, "app.yaml lacks `name`", hint);
+    }
+    for (key, node) in entries {
+        match key.name.as_str() {
+            "description" => app.description = report.text(node, "description").map(str::to_owned),
+            "domains" => app.domains = domains(node, report),
+            "env" => app.env = env(node, report),
+            "permissions" => app.http_allow = permissions(node, report),
+            "limits" => app.limits = limits(node, report),
+            "static" => {
+                let dir = report.text(node, "static").map(str::to_owned);
+                app.static_dir = dir.map(|value| Placed { value, place: node.place });
+            }
+            "routes" => app.routes = routes(node, report),
+            "secrets" | "triggers" | "checks" => report.not_yet(key),
+            _ => {}
+        }
+    }
+    app
+}
+
+/// Reads a `picloud.yaml`.
+pub(crate) fn settings(text: &str, report: &mut Report<'_>) -> SourceSettings {
+    let mut settings = SourceSettings::default();
+    let Some(root) = document(text, report, "picloud.yaml") else {
+        return settings;
+    };
+    for (key, node) in report.map(&root, "picloud.yaml", &["sync", "previews", "notifications", "defaults"]) {
+        match key.name.as_str() {
+            "sync" => sync(node, report, &mut settings),
+            "defaults" => {
+                for (_, node) in report.map(node, "defaults", &["limits"]) {
+                    settings.default_limits = limits(node, report);
+                }
+            }
+            "previews" | "notifications" => report.not_yet(key),
+            _ => {}
+        }
+    }
+    settings
+}
+
+fn sync(node: &Node, report: &mut Report<'_>, settings: &mut SourceSettings) {
+    let known = ["prune", "prune_limit", "self_heal", "interval", "windows", "verify_signatures"];
+    for (key, node) in report.map(node, "sync", &known) {
+        match key.name.as_str() {
+            "prune" => settings.prune = report.boolean(node, "prune").unwrap_or(true),
+            "interval" => {
+                let interval = report.duration(node, "interval", 1_000, 86_400_000);
+                settings.interval_ms = interval.unwrap_or(settings.interval_ms);
+            }
+            "prune_limit" | "self_heal" | "windows" | "verify_signatures" => report.not_yet(key),
+            _ => {}
+        }
+    }
+}
+
+fn document(text: &str, report: &mut Report<'_>, what: &str) -> Option<Node> {
+    match yaml::parse(text) {
+        Ok(Some(root)) if !matches!(root.value, Yaml::Null) => Some(root),
+        Ok(_) => {
+            if what == "app.yaml" {
+                report.error("E0104", Place::START, "app.yaml is empty", Some("add `name: …`".to_owned()));
+            }
+            None
+        }
+        Err(error) => {
+            report.error(error.code, error.place, error.message, error.hint.map(str::to_owned));
+            None
+        }
+    }
+}
+
+fn name(node: &Node, report: &mut Report<'_>) -> Option<Placed<AppName>> {
+    let text = report.text(node, "name")?;
+    match text.parse() {
+        Ok(value) => Some(Placed { value, place: node.place }),
+        Err(error) => {
+            report.error("E0201", node.place, format!("an app's name {error}; this is `{text}`"), None);
+            None
+        }
+    }
+}
+
+fn domains(node: &Node, report: &mut Report<'_>) -> BTreeSet<String> {
+    let mut domains = BTreeSet::new();
+    for item in report.list(node, "domains") {
+        let Some(text) = report.text(item, "a domain") else { continue };
+        let Some(host) = host(text) else {
+            let hint = Some("write the host name alone: no scheme, port, path or wildcard".to_owned());
+            report.error("E0108", item.place, format!("`{text}` is no host name"), hint);
+            continue;
+        };
+        if !domains.insert(host) {
+            report.error("E0105", item.place, format!("the domain `{text}` stands twice"), None);
+        }
+    }
+    domains
+}
+
+/// A host name in lower case; names beyond ASCII are written in their `xn--` form.
+fn host(text: &str) -> Option<String> {
+    let host = text.strip_suffix('.').unwrap_or(text).to_ascii_lowercase();
+    let label = |part: &str| {
+        (1..=63).contains(&part.len())
+            && part.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+            && !part.starts_with('-')
+            && !part.ends_with('-')
+    };
+    (host.len() <= 253 && host.split('.').all(label)).then_some(host)
+}
+
+fn env(node: &Node, report: &mut Report<'_>) -> Vec<(String, String)> {
+    let Yaml::Map(entries) = &node.value else {
+        report.wrong_type(node, "env", "a mapping of names to text");
+        return Vec::new();
+    };
+    let mut env = Vec::new();
+    for (key, node) in entries {
+        let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        let good = !key.name.is_empty() && key.name.chars().all(word) && !key.name.starts_with(|c: char| c.is_ascii_digit());
+        if !good {
+            let hint = Some("a name has letters, digits and `_`, and begins with no digit".to_owned());
+            report.error("E0108", key.place, format!("`{}` is no name of a variable", key.name), hint);
+        }
+        if let Some(text) = report.text(node, &format!("env.{}", key.name)) {
+            if text.contains('\0') {
+                report.error("E0108", node.place, "the value holds the character U+0000", None);
+            }
+            env.push((key.name.clone(), text.to_owned()));
+        }
+    }
+    env
+}
+
+fn permissions(node: &Node, report: &mut Report<'_>) -> Option<Vec<String>> {
+    let mut allow = None;
+    for (_, node) in report.map(node, "permissions", &["http"]) {
+        for (_, node) in report.map(node, "permissions.http", &["allow"]) {
+            let mut hosts = Vec::new();
+            for item in report.list(node, "permissions.http.allow") {
+                let Some(text) = report.text(item, "a host pattern") else { continue };
+                match host(text.strip_prefix("*.").unwrap_or(text)) {
+                    Some(host) if text.starts_with("*.") => hosts.push(format!("*.{host}")),
+                    Some(host) => hosts.push(host),
+                    None => {
+                        let hint = Some("write a host like `api.example.com` or `*.example.com`".to_owned());
+                        report.error("E0108", item.place, format!("`{text}` is no host pattern"), hint);
+                    }
+                }
+            }
+            hosts.sort();
+            hosts.dedup();
+            allow = Some(hosts);
+        }
+    }
+    allow
+}
+
+fn limits(node: &Node, report: &mut Report<'_>) -> LimitsPatch {
+    let mut patch = LimitsPatch::default();
+    for (key, node) in report.map(node, "limits", &LIMIT_KEYS) {
+        match key.name.as_str() {
+            "timeout" => patch.timeout_ms = report.duration(node, "timeout", 1, 900_000),
+            "memory" => patch.memory = report.size(node, "memory", 1 << 20, 4 << 30),
+            "operations" => patch.operations = report.number(node, "operations", 1, 1_000_000_000_000),
+            "concurrency" => {
+                let number = report.number(node, "concurrency", 1, 10_000);
+                patch.concurrency = number.and_then(|number| u32::try_from(number).ok());
+            }
+            "request_body" => patch.request_body = report.size(node, "request_body", 0, 1 << 30),
+            "response_body" => patch.response_body = report.size(node, "response_body", 0, 1 << 30),
+            _ => {}
+        }
+    }
+    patch
+}
+
+fn routes(node: &Node, report: &mut Report<'_>) -> Vec<RouteManifest> {
+    let items = report.list(node, "routes");
+    if items.len() > MAX_ROUTES {
+        report.error("E0208", node.place, format!("an app has at most {MAX_ROUTES} routes"), None);
+        return Vec::new();
+    }
+    items.iter().filter_map(|item| route(item, report)).collect()
+}
+
+fn route(node: &Node, report: &mut Report<'_>) -> Option<RouteManifest> {
+    let before = report.found.len();
+    let entries = report.map(node, "a route", &ROUTE_KEYS);
+    let (mut pattern, mut script) = (None, None);
+    let mut methods = BTreeSet::from(["GET".to_owned()]);
+    let (mut cors, mut limits_patch) = (None, LimitsPatch::default());
+    for (key, node) in entries {
+        match key.name.as_str() {
+            "path" => pattern = path(node, report),
+            "script" => {
+                let text = report.text(node, "script").map(str::to_owned);
+                script = text.map(|value| Placed { value, place: node.place });
+            }
+            "methods" => methods = method_list(node, report),
+            "mode" => match report.text(node, "mode") {
+                Some("sync") | None => {}
+                Some("async") => report.not_yet(key),
+                Some(word) => wrong_word(report, node, "mode", word, &["sync", "async"]),
+            },
+            "auth" => match &node.value {
+                Yaml::Text(word) if word == "none" => {}
+                Yaml::Text(word) if word != "key" => wrong_word(report, node, "auth", word, &["none", "key", "signature"]),
+                _ => report.not_yet(key),
+            },
+            "cors" => cors = read_cors(node, report),
+            "rate_limit" => report.not_yet(key),
+            "limits" => limits_patch = limits(node, report),
+            _ => {}
+        }
+    }
+    for (name, there) in [("path", pattern.is_some()), ("script", script.is_some())] {
+        let written = entries.iter().any(|(key, _)| key.name == name);
+        if !there && !written && matches!(node.value, Yaml::Map(_)) {
+            report.error("E0104", node.place, format!("the route lacks `{name}`"), None);
+        }
+    }
+    let (Some(pattern), Some(script)) = (pattern, script) else {
+        debug_assert!(report.found.len() > before, "a route that is left out has a finding");
+        return None;
+    };
+    Some(RouteManifest {
+        place: node.place,
+        pattern,
+        methods,
+        script,
+        mode: RouteMode::Sync,
+        auth: RouteAuth::None,
+        cors,
+        limits: limits_patch,
+    })
+}
+
+fn path(node: &Node, report: &mut Report<'_>) -> Option<RoutePattern> {
+    let text = report.text(node, "path")?;
+    match RoutePattern::parse(text) {
+        Ok(pattern) => Some(pattern),
+        Err(error) => {
+            let hint = Some("examples: `/entries`, `/entries/{id}`, `/files/{*rest}`".to_owned());
+            report.error("E0301", node.place, format!("`{text}` is no path of a route: {error}"), hint);
+            None
+        }
+    }
+}
+
+fn method_list(node: &Node, report: &mut Report<'_>) -> BTreeSet<String> {
+    let mut methods = BTreeSet::new();
+    let items = report.list(node, "methods");
+    for item in items {
+        let Some(text) = report.text(item, "a method") else { continue };
+        if !METHODS.contains(&text) {
+            wrong_word(report, item, "a method", text, &METHODS);
+        } else if !methods.insert(text.to_owned()) {
+            report.error("E0105", item.place, format!("the method `{text}` stands twice"), None);
+        }
+    }
+    if items.is_empty() && matches!(node.value, Yaml::List(_)) {
+        report.error("E0108", node.place, "methods is empty", Some("leave it out for GET alone".to_owned()));
+    }
+    methods
+}
+
+fn read_cors(node: &Node, report: &mut Report<'_>) -> Option<Cors> {
+    match node.value {
+        Yaml::Bool(false) => return None,
+        Yaml::Bool(true) => {
+            let origins = vec!["*".to_owned()];
+            return Some(Cors { origins, ..Cors::default() });
+        }
+        Yaml::Map(_) => {}
+        _ => {
+            report.wrong_type(node, "cors", "`true` or a mapping");
+            return None;
+        }
+    }
+    let mut cors = Cors::default();
+    for (key, node) in report.map(node, "cors", &["origins", "methods", "headers", "max_age"]) {
+        match key.name.as_str() {
+            "origins" => {
+                for item in report.list(node, "origins") {
+                    let Some(text) = report.text(item, "an origin") else { continue };
+                    if is_origin(text) {
+                        cors.origins.push(text.to_owned());
+                    } else {
+                        let hint = Some("write `https://example.com` (no path), or `*`".to_owned());
+                        report.error("E0108", item.place, format!("`{text}` is no origin"), hint);
+                    }
+                }
+            }
+            "methods" => cors.methods = method_list(node, report).into_iter().collect(),
+            "headers" => cors.headers = headers(node, report),
+            "max_age" => cors.max_age = report.duration(node, "max_age", 0, 86_400_000).map(|ms| ms / 1000),
+            _ => {}
+        }
+    }
+    if cors.origins.is_empty() {
+        cors.origins.push("*".to_owned());
+    }
+    Some(cors)
+}
+
+fn headers(node: &Node, report: &mut Report<'_>) -> Vec<String> {
+    let mut headers = Vec::new();
+    for item in report.list(node, "headers") {
+        let Some(text) = report.text(item, "a header's name") else { continue };
+        let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
+        if text.is_empty() || !text.bytes().all(token) {
+            report.error("E0108", item.place, format!("`{text}` is no header's name"), None);
+        } else {
+            headers.push(text.to_ascii_lowercase());
+        }
+    }
+    headers
+}
+
+/// `*`, or scheme, host and perhaps a port (Fetch standard, section 3.2.5).
+fn is_origin(text: &str) -> bool {
+    let Some((scheme, rest)) = text.split_once("://") else {
+        return text == "*";
+    };
+    let (name, port) = rest.rsplit_once(':').map_or((rest, None), |(name, port)| (name, Some(port)));
+    let port_is_good = port.is_none_or(|port| port.parse::<u16>().is_ok());
+    matches!(scheme, "http" | "https") && port_is_good && host(name).as_deref() == Some(name)
+}
+
+fn wrong_word(report: &mut Report<'_>, node: &Node, what: &str, word: &str, words: &[&str]) {
+    let hint = did_you_mean(word, words.iter().copied()).unwrap_or_else(|| format!("one of {}", words.join(", ")));
+    report.error("E0108", node.place, format!("{what} cannot be `{word}`"), Some(hint));
+}
