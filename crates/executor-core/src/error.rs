@@ -74,7 +74,7 @@ fn explain(error: &EvalAltResult, stopped: Option<RunErrorKind>) -> (RunErrorKin
             (RunErrorKind::Memory, format!("{} is too large", what.to_lowercase()))
         }
         EvalAltResult::ErrorTooManyVariables(_) => (RunErrorKind::Memory, "there are too many variables".to_owned()),
-        EvalAltResult::ErrorRuntime(value, _) => (RunErrorKind::Script, thrown(value)),
+        EvalAltResult::ErrorRuntime(value, _) => (thrown_kind(value), thrown(value)),
         other => {
             let mut bare = other.to_string();
             // The place stands in fields of its own.
@@ -93,6 +93,17 @@ fn stopped_message(kind: RunErrorKind) -> &'static str {
         RunErrorKind::Operations => "the run took more than limits.operations",
         RunErrorKind::Cancelled => "nobody waited for the run any more",
         _ => "the run was stopped",
+    }
+}
+
+/// A script that let `unavailable` pass did not fail by itself: what it needs is away.
+fn thrown_kind(value: &Dynamic) -> RunErrorKind {
+    let code = value.read_lock::<Map>().and_then(|map| map.get("code").cloned());
+    let code = code.and_then(|code| code.into_string().ok());
+    if code.as_deref() == Some("unavailable") {
+        RunErrorKind::Unavailable
+    } else {
+        RunErrorKind::Script
     }
 }
 

@@ -71,6 +71,10 @@ impl InProcessExecutor {
         let state = RunState::new(invocation, self.services.clone(), Arc::clone(&self.clock));
         let (result, state) = limits::within(state, || self.evaluate(invocation));
         let result = result.map_err(|mut error| {
+            // An SDK call that waited until the very end throws; it was the time all the same.
+            if error.kind == RunErrorKind::Script && std::time::Instant::now() >= invocation.deadline {
+                error.kind = RunErrorKind::Timeout;
+            }
             if error.script.is_none() {
                 error.script = Some(invocation.script.path.clone());
             }

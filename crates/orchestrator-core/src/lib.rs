@@ -1,1 +1,22 @@
-//! See docs/ARCHITECTURE.md.
+//! The data plane of a node: it serves the snapshot that it holds, whatever becomes of the
+//! database, of git or of the control plane. Knows no manifest, no git and no script engine.
+
+mod disk;
+mod follow;
+mod holder;
+mod ingress;
+mod metrics;
+mod problem;
+mod recorder;
+mod routes;
+mod serve;
+mod static_files;
+mod stats;
+
+pub use follow::follow;
+pub use holder::{Served, SnapshotHolder};
+pub use ingress::{Ingress, IngressOptions};
+pub use metrics::Gauges;
+pub use problem::problem;
+pub use recorder::{Recorder, RecorderOptions};
+pub use serve::serve;

@@ -1,0 +1,262 @@
+//! Files of apps, served as they are: contents are addressed by blob id, which is also their
+//! `ETag`, and kept on disk once they were asked for, so that they need no database.
+
+use std::{collections::HashMap, io::Write, path::PathBuf};
+
+use bytes::Bytes;
+use flate2::{Compression, write::GzEncoder};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri, header};
+use parking_lot::Mutex;
+use percent_encoding::percent_decode_str;
+use picloud_shared::{AppSpec, BlobId, app::StaticFile};
+use picloud_store::{Store, StoreError};
+
+use crate::problem::{Whole, problem};
+
+/// Bytes of contents that are kept in memory.
+const MEMORY: usize = 32 << 20;
+/// Bytes of a file that is kept in memory, or compressed.
+const SMALL: u64 = 1 << 20;
+
+/// Serves static files.
+pub(crate) struct StaticFiles {
+    store: Store,
+    dir: PathBuf,
+    memory: Mutex<Memory>,
+}
+
+#[derive(Default)]
+struct Memory {
+    contents: HashMap<(BlobId, bool), Bytes>,
+    bytes: usize,
+}
+
+impl StaticFiles {
+    pub(crate) fn new(store: Store, dir: PathBuf) -> Self {
+        Self { store, dir, memory: Mutex::default() }
+    }
+
+    /// Answers a request for a file of an app.
+    pub(crate) async fn answer(
+        &self,
+        spec: &AppSpec,
+        method: &Method,
+        uri: &Uri,
+        path: &str,
+        headers: &HeaderMap,
+    ) -> Response<Whole> {
+        let not_found = || problem(StatusCode::NOT_FOUND, "not_found", "the app has no route and no file for this path");
+        let Ok(decoded) = percent_decode_str(path.trim_start_matches('/')).decode_utf8() else {
+            return not_found();
+        };
+        let index = if decoded.is_empty() || decoded.ends_with('/') { format!("{decoded}index.html") } else { decoded.to_string() };
+        let Some(file) = spec.static_files.get(&index) else {
+            let folder = spec.static_files.contains_key(&format!("{decoded}/index.html"));
+            return if folder { to_folder(uri) } else { not_found() };
+        };
+        if !matches!(*method, Method::GET | Method::HEAD) {
+            let mut response = problem(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "a file can only be read");
+            response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD, OPTIONS"));
+            return response;
+        }
+        match self.file(file, &index, headers).await {
+            Ok(response) => response,
+            Err(error) => {
+                tracing::warn!(%error, file = index, "a static file could not be read");
+                problem(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "the file cannot be read at the moment")
+            }
+        }
+    }
+
+    async fn file(&self, file: &StaticFile, name: &str, headers: &HeaderMap) -> Result<Response<Whole>, StoreError> {
+        let kind = mime(name);
+        let compressible = file.size <= SMALL && file.size > 256 && is_text(&kind);
+        let gzip = compressible && !headers.contains_key(header::RANGE) && accepts_gzip(headers);
+        let etag = format!("\"{}{}\"", file.blob, if gzip { "-gzip" } else { "" });
+        let mut response = Response::new(Whole::default());
+        let out = response.headers_mut();
+        insert(out, header::ETAG, &etag);
+        out.insert(header::CACHE_CONTROL, HeaderValue::from_static("public, max-age=0, must-revalidate"));
+        if compressible {
+            out.insert(header::VARY, HeaderValue::from_static("accept-encoding"));
+        }
+        if matches(headers.get(header::IF_NONE_MATCH), &etag) {
+            *response.status_mut() = StatusCode::NOT_MODIFIED;
+            return Ok(response);
+        }
+        insert(out, header::CONTENT_TYPE, &kind);
+        out.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        out.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+        let content = self.content(file, gzip).await?;
+        if gzip {
+            response.headers_mut().insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        }
+        let fresh = headers.get(header::IF_RANGE).is_none_or(|value| value.as_bytes() == etag.as_bytes());
+        let range = headers.get(header::RANGE).filter(|_| fresh).and_then(|value| value.to_str().ok());
+        match range.and_then(|range| parse_range(range, content.len())) {
+            None => *response.body_mut() = Whole::new(content),
+            Some(Some((from, to))) => {
+                *response.status_mut() = StatusCode::PARTIAL_CONTENT;
+                let told = format!("bytes {from}-{}/{}", to - 1, content.len());
+                insert(response.headers_mut(), header::CONTENT_RANGE, &told);
+                *response.body_mut() = Whole::new(content.slice(from..to));
+            }
+            Some(None) => {
+                *response.status_mut() = StatusCode::RANGE_NOT_SATISFIABLE;
+                insert(response.headers_mut(), header::CONTENT_RANGE, &format!("bytes */{}", content.len()));
+            }
+        }
+        Ok(response)
+    }
+
+    async fn content(&self, file: &StaticFile, gzip: bool) -> Result<Bytes, StoreError> {
+        let key = (file.blob.clone(), gzip);
+        if let Some(content) = self.memory.lock().contents.get(&key) {
+            return Ok(content.clone());
+        }
+        let mut content = self.raw(file).await?;
+        if gzip {
+            let plain = content.clone();
+            let packed = tokio::task::spawn_blocking(move || compress(&plain)).await;
+            content = packed.map_err(|error| StoreError::Corrupt(error.to_string()))?;
+        }
+        if content.len() as u64 <= SMALL {
+            let mut memory = self.memory.lock();
+            if memory.bytes + content.len() > MEMORY {
+                *memory = Memory::default();
+            }
+            memory.bytes += content.len();
+            memory.contents.insert(key, content.clone());
+        }
+        Ok(content)
+    }
+
+    /// From the disk, or else from the database and onto the disk.
+    async fn raw(&self, file: &StaticFile) -> Result<Bytes, StoreError> {
+        let path = self.dir.join(file.blob.as_str());
+        if let Ok(content) = tokio::fs::read(&path).await
+            && content.len() as u64 == file.size
+        {
+            return Ok(content.into());
+        }
+        let content = self.store.static_blob(&file.blob).await?;
+        let content = content.ok_or_else(|| StoreError::Corrupt(format!("static_blobs lacks {}", file.blob)))?;
+        if let Err(error) = self.keep(&path, &content).await {
+            tracing::warn!(%error, path = %path.display(), "a static file could not be kept on disk");
+        }
+        Ok(content)
+    }
+
+    async fn keep(&self, path: &std::path::Path, content: &Bytes) -> std::io::Result<()> {
+        tokio::fs::create_dir_all(&self.dir).await?;
+        let temporary = path.with_extension(format!("{:x}", std::process::id()));
+        tokio::fs::write(&temporary, content).await?;
+        tokio::fs::rename(&temporary, path).await
+    }
+}
+
+fn compress(plain: &[u8]) -> Bytes {
+    let mut encoder = GzEncoder::new(Vec::with_capacity(plain.len() / 2), Compression::default());
+    // Writing to memory does not fail.
+    let written = encoder.write_all(plain).and_then(|()| encoder.finish());
+    written.map_or_else(|_| Bytes::new(), Bytes::from)
+}
+
+fn to_folder(uri: &Uri) -> Response<Whole> {
+    // Relative, so that it holds behind any prefix: from `a/b` to `b/`.
+    let last = uri.path().rsplit('/').next().unwrap_or_default();
+    let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();
+    let mut response = Response::new(Whole::default());
+    *response.status_mut() = StatusCode::PERMANENT_REDIRECT;
+    insert(response.headers_mut(), header::LOCATION, &format!("{last}/{query}"));
+    response
+}
+
+fn insert(headers: &mut HeaderMap, name: header::HeaderName, value: &str) {
+    if let Ok(value) = HeaderValue::from_str(value) {
+        headers.insert(name, value);
+    }
+}
+
+fn mime(name: &str) -> String {
+    let kind = mime_guess::from_path(name).first_or_octet_stream();
+    let text = kind.essence_str().to_owned();
+    if kind.type_() == "text" || text == "application/javascript" { format!("{text}; charset=utf-8") } else { text }
+}
+
+fn is_text(kind: &str) -> bool {
+    let plain = kind.split(';').next().unwrap_or_default();
+    kind.starts_with("text/")
+        || plain.ends_with("+xml")
+        || plain.ends_with("+json")
+        || matches!(plain, "application/json" | "application/javascript" | "application/xml" | "application/wasm" | "image/svg+xml")
+}
+
+/// Whether gzip is acceptable (RFC 9110, section 12.5.3).
+fn accepts_gzip(headers: &HeaderMap) -> bool {
+    let values = headers.get_all(header::ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).any(|part| {
+        let mut fields = part.split(';').map(str::trim);
+        let name = fields.next().unwrap_or_default();
+        let weight = fields.find_map(|field| field.strip_prefix("q=")?.parse::<f32>().ok()).unwrap_or(1.0);
+        (name.eq_ignore_ascii_case("gzip") || name == "*") && weight > 0.0
+    })
+}
+
+fn matches(header: Option<&HeaderValue>, etag: &str) -> bool {
+    let Some(value) = header.and_then(|value| value.to_str().ok()) else { return false };
+    value.split(',').map(str::trim).any(|one| one == "*" || one.strip_prefix("W/").unwrap_or(one) == etag)
+}
+
+/// One range of bytes (RFC 9110, section 14.1.2). `None`: to be ignored; `Some(None)`: none of it
+/// is there.
+#[expect(clippy::option_option, reason = "ignored and unsatisfiable are two things")]
+fn parse_range(text: &str, length: usize) -> Option<Option<(usize, usize)>> {
+    let (from, to) = text.strip_prefix("bytes=")?.split_once('-')?;
+    if from.contains(',') || to.contains(',') {
+        return None;
+    }
+    let (from, to) = (from.trim(), to.trim());
+    if from.is_empty() {
+        let last = to.parse::<usize>().ok()?.min(length);
+        return Some((last > 0).then(|| (length - last, length)));
+    }
+    let from = from.parse::<usize>().ok()?;
+    let to = if to.is_empty() { length } else { to.parse::<usize>().ok()?.saturating_add(1).min(length) };
+    if from >= length {
+        return Some(None);
+    }
+    (from < to).then_some(Some((from, to)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges() {
+        let cases = [
+            ("bytes=0-3", Some(Some((0, 4)))),
+            ("bytes=4-", Some(Some((4, 10)))),
+            ("bytes=-3", Some(Some((7, 10)))),
+            ("bytes=-30", Some(Some((0, 10)))),
+            ("bytes=5-99", Some(Some((5, 10)))),
+            ("bytes=10-", Some(None)),
+            ("bytes=-0", Some(None)),
+            ("bytes=3-1", None),
+            ("bytes=0-1,3-4", None),
+            ("lines=0-1", None),
+            ("bytes=x-", None),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(parse_range(text, 10), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn kinds() {
+        assert_eq!(mime("a.html"), "text/html; charset=utf-8");
+        assert_eq!(mime("a.json"), "application/json");
+        assert_eq!(mime("a.unknown"), "application/octet-stream");
+    }
+}
