@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use picloud_shared::{
-    AppName, BlobId, Clock, CommitId, Plan, SourceId,
+    AppId, AppName, BlobId, Clock, CommitId, Plan, SourceId,
     deployment::Deployment,
     plan::{AppAction, LiveVersion},
 };
@@ -51,6 +51,15 @@ pub enum Blob {
     },
 }
 
+/// What carrying out a plan made.
+#[derive(Debug, Clone)]
+pub struct Applied {
+    /// What is live now.
+    pub version: LiveVersion,
+    /// The ids of the apps of the plan.
+    pub ids: BTreeMap<AppName, AppId>,
+}
+
 /// Why a plan was not carried out. Nothing of it is live then.
 #[derive(Debug, thiserror::Error)]
 pub enum ApplyError {
@@ -89,8 +98,8 @@ impl Store {
             .map_err(|_| StoreError::Corrupt("blob_id".to_owned()))
     }
 
-    /// Carries out a plan, whole or not at all; gives the live version that it made.
-    pub async fn apply(&self, apply: Apply<'_>) -> Result<LiveVersion, ApplyError> {
+    /// Carries out a plan, whole or not at all.
+    pub async fn apply(&self, apply: Apply<'_>) -> Result<Applied, ApplyError> {
         let mut transaction: Transaction<'_, Postgres> = self.pool().begin().await?;
         sqlx::query("SET LOCAL picloud.applying = 'on'").execute(&mut *transaction).await?;
         if live::lock_version(&mut transaction).await? != apply.plan.parent {
@@ -127,7 +136,8 @@ impl Store {
             .execute(&mut *transaction)
             .await?;
         transaction.commit().await?;
-        Ok(version)
+        let ids = writer.ids.into_iter().map(|(name, id)| (name, id.into())).collect();
+        Ok(Applied { version, ids })
     }
 }
 

@@ -23,7 +23,7 @@ use sqlx::{
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 
-pub use apply::{Apply, ApplyError, Blob};
+pub use apply::{Applied, Apply, ApplyError, Blob};
 pub use error::StoreError;
 pub use listen::{Notification, Notifications};
 pub use page::Page;

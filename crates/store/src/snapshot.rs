@@ -128,3 +128,13 @@ async fn load_sources(connection: &mut PgConnection) -> Result<BTreeMap<SourceId
         })
         .collect()
 }
+
+impl Store {
+    /// The text of a script.
+    pub async fn script_text(&self, id: &BlobId) -> Result<Option<String>, StoreError> {
+        let text = sqlx::query_scalar!("SELECT content FROM script_blobs WHERE blob_id = $1", id.as_str())
+            .fetch_optional(self.pool())
+            .await?;
+        Ok(text)
+    }
+}
