@@ -29,8 +29,6 @@ pub struct Cli {
 pub enum Command {
     /// The whole platform in one process, for one machine
     Up(UpArgs),
-    /// As `up`, and the work tree's files are deployed as they are saved
-    Dev(UpArgs),
     /// As `up`, for production: needs a DATABASE_URL and an admin key of yours
     Serve(ServeArgs),
     /// Writes a starter app
@@ -62,7 +60,7 @@ pub enum Command {
     },
 }
 
-/// What `up` and `dev` take.
+/// What `up` takes.
 #[derive(Debug, Clone, Args)]
 pub struct UpArgs {
     /// A git repository, or a folder in one

@@ -1,0 +1,234 @@
+//! `picloud up` and `picloud serve`
+
+use std::{net::TcpListener, path::PathBuf, sync::Arc};
+
+use anyhow::{Context, Result, bail};
+use picloud_manager_core::keys::FreshKey;
+use picloud_shared::{Diagnostic, deployment::Deployment};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+use super::{Ending, print, short};
+use crate::{
+    cli::{LogFormat, Role, ServeArgs, UpArgs},
+    config::ServerConfig,
+    data_dir::{DataDir, write_private},
+    private_postgres::PrivatePostgres,
+    server::{LocalSource, STACK, Server},
+    terminal::{Style, framed, milliseconds, printable},
+};
+
+/// The whole platform, for one machine.
+pub fn up(args: &UpArgs) -> Result<Ending> {
+    let config = ServerConfig::resolve(&args.server)?;
+    let Some(path) = &args.path else {
+        bail!("name a git repository: `picloud up PATH` (hosted repositories are not available yet)");
+    };
+    let source = LocalSource { path: path.clone(), branch: args.branch.clone() };
+    run(&config, Some(source))
+}
+
+/// The same for production: nothing is made up.
+pub fn serve(args: &ServeArgs) -> Result<Ending> {
+    let config = ServerConfig::resolve(&args.server)?;
+    if args.role.iter().any(|role| *role != Role::All) {
+        bail!("--role: only `all` is available yet");
+    }
+    if config.database_url.is_none() {
+        bail!("`serve` needs a database: set DATABASE_URL (`up` would start a private one)");
+    }
+    if config.admin_token.is_none() {
+        bail!("`serve` makes no key up: set PICLOUD_ADMIN_TOKEN (make one with `openssl rand -hex 32`)");
+    }
+    let source = args.path.as_ref().map(|path| LocalSource { path: path.clone(), branch: args.branch.clone() });
+    run(&config, source)
+}
+
+fn run(config: &ServerConfig, source: Option<LocalSource>) -> Result<Ending> {
+    log(config.log_format)?;
+    if let Some(source) = &source {
+        // Before anything is started: the most likely mistake.
+        picloud_manager_core::git::LocalPath::find(&source.path)?;
+    }
+    let data = DataDir::open(&config.data_dir)?;
+    let listener = TcpListener::bind(config.listen)
+        .with_context(|| format!("cannot listen on {}; name another address with --listen", config.listen))?;
+    listener.set_nonblocking(true).context("cannot listen")?;
+    let (token, token_file) = owner_key(config, &data)?;
+    let postgres = match &config.database_url {
+        Some(_) => None,
+        None => Some(PrivatePostgres::start(data.path())?),
+    };
+    let database_url = match (&config.database_url, &postgres) {
+        (Some(url), _) => url.clone(),
+        (None, Some(postgres)) => postgres.database_url(),
+        (None, None) => bail!("there is no database"),
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_name("picloud")
+        .thread_stack_size(STACK)
+        .build()
+        .context("cannot start the runtime")?;
+    let served = runtime.block_on(live(config, &data, &database_url, listener, source, &token, token_file));
+    runtime.shutdown_timeout(std::time::Duration::from_secs(2));
+    if let Some(postgres) = postgres {
+        postgres.stop();
+    }
+    served?;
+    Ok(Ending::Done)
+}
+
+/// Runs until a signal comes, then drains.
+async fn live(
+    config: &ServerConfig,
+    data: &DataDir,
+    database_url: &str,
+    listener: TcpListener,
+    source: Option<LocalSource>,
+    token: &str,
+    token_file: PathBuf,
+) -> Result<()> {
+    let stop = signals()?;
+    tokio::pin!(stop);
+    let starting = Server::start(config, data, database_url, listener, source.as_ref(), token);
+    let server = tokio::select! {
+        server = starting => server?,
+        // Nothing was promised to anybody yet.
+        () = &mut stop => return Ok(()),
+    };
+    let style = Style::stdout();
+    if let Some(deployer) = &server.deployer {
+        let mut finished = deployer.subscribe();
+        // A first deployment that can't be made now is told, and tried again below.
+        if let Err(error) = deployer.sync().await {
+            tracing::error!(%error, "the first deployment failed");
+        }
+        if let Ok(done) = finished.try_recv() {
+            print(&deployment_lines(&done.0, style))?;
+        }
+        tokio::spawn(Arc::clone(deployer).run());
+        tokio::spawn(async move {
+            while let Ok(done) = finished.recv().await {
+                if print(&deployment_lines(&done.0, style)).is_err() {
+                    return;
+                }
+            }
+        });
+    }
+    tell_failures(&server, style);
+    let mut served = server.holder.watch();
+    if server.deployer.is_some() {
+        // An empty repository has nothing to wait for: what there is is served.
+        let first = tokio::time::timeout(std::time::Duration::from_secs(5), served.wait_for(Option::is_some));
+        if first.await.is_err() {
+            print("Nothing is deployed yet: waiting for the first commit.\n")?;
+        }
+    }
+    server.announce(data, config.ready_file.as_deref(), token_file)?;
+    print(&format!("{}\n", framed(&greeting(&server, config, token))))?;
+    stop.await;
+    print("Stopping: open requests end first.\n")?;
+    server.stop().await;
+    Ok(())
+}
+
+fn greeting(server: &Server, config: &ServerConfig, token: &str) -> Vec<String> {
+    let shown = if config.admin_token.is_some() { "as given".to_owned() } else { token.to_owned() };
+    let mut lines = vec![
+        format!("PiCloud {} is running", env!("CARGO_PKG_VERSION")),
+        String::new(),
+        format!("apps       {}/apps/…", server.url),
+        format!("admin API  {}/api/v1/admin/", server.url),
+        format!("admin key  {shown}"),
+    ];
+    let mut apps: Vec<String> = server.holder.served().snapshots().map(|app| app.spec.name.to_string()).collect();
+    apps.sort();
+    if !apps.is_empty() {
+        lines.push(String::new());
+        lines.extend(apps.iter().take(12).map(|app| format!("           {}/apps/{app}/", server.url)));
+        if apps.len() > 12 {
+            lines.push(format!("           and {} more: `picloud status`", apps.len() - 12));
+        }
+    }
+    lines
+}
+
+fn deployment_lines(deployment: &Deployment, style: Style) -> String {
+    let subject = deployment.message.lines().next().unwrap_or_default();
+    let took = deployment.duration_ms.map_or_else(String::new, milliseconds);
+    let mut line = format!(
+        "{} {}  {}  {} changes  {took}\n",
+        style.status(deployment.status.as_str()),
+        short(deployment.commit.as_str()),
+        printable(subject),
+        deployment.changes.len(),
+    );
+    let errors: Vec<Diagnostic> = deployment.errors.iter().filter(|error| error.is_error()).cloned().collect();
+    line.push_str(&picloud_gitops_core::render::human(&errors, style.is_on()));
+    line
+}
+
+fn tell_failures(server: &Server, style: Style) {
+    let mut failures = server.recorder.failures();
+    tokio::spawn(async move {
+        loop {
+            match failures.recv().await {
+                Ok(record) => {
+                    let error = record.error.as_ref();
+                    let message = error.map_or("", |error| error.message.as_str());
+                    let line = error.and_then(|error| error.line).unwrap_or(0);
+                    let text = format!(
+                        "{} {}  {}:{line}  {}  (picloud run {})\n",
+                        style.status(record.status.as_str()),
+                        record.app,
+                        record.script,
+                        printable(message.lines().next().unwrap_or_default()),
+                        record.id
+                    );
+                    if print(&text).is_err() {
+                        return;
+                    }
+                }
+                // Too many to show; they are all in the history.
+                Err(tokio::sync::broadcast::error::RecvError::Lagged(_)) => {}
+                Err(tokio::sync::broadcast::error::RecvError::Closed) => return,
+            }
+        }
+    });
+}
+
+/// The key that was given, or the one that was made at the first start.
+fn owner_key(config: &ServerConfig, data: &DataDir) -> Result<(String, PathBuf)> {
+    let path = data.path().join("admin-token");
+    let kept = std::fs::read_to_string(&path).ok().map(|text| text.trim().to_owned());
+    let token = match (&config.admin_token, kept) {
+        (Some(given), _) => given.clone(),
+        (None, Some(kept)) if !kept.is_empty() => return Ok((kept, path)),
+        (None, _) => FreshKey::generate().context("cannot make a key")?.text,
+    };
+    write_private(&path, format!("{token}\n").as_bytes())?;
+    Ok((token, path))
+}
+
+/// Ends with the first SIGINT or SIGTERM.
+fn signals() -> Result<impl Future<Output = ()>> {
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for signals")?;
+    let mut terminate = signal(SignalKind::terminate()).context("cannot wait for signals")?;
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    })
+}
+
+fn log(format: LogFormat) -> Result<()> {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn"));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let set = match format {
+        LogFormat::Human => builder.with_ansi(Style::stderr().is_on()).try_init(),
+        LogFormat::Json => builder.json().try_init(),
+    };
+    set.map_err(|error| anyhow::anyhow!("cannot set up the log: {error}"))
+}

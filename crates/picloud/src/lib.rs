@@ -1,0 +1,75 @@
+//! The program: arguments, configuration, wiring, the private PostgreSQL and the commands. No
+//! business rule and no SQL lives here.
+
+pub mod cli;
+pub mod client;
+pub mod command;
+pub mod config;
+pub mod data_dir;
+pub mod folder_tree;
+pub mod private_postgres;
+pub mod server;
+pub mod terminal;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use command::Ending;
+use picloud_counting_alloc::CountingAllocator;
+
+#[global_allocator]
+static ALLOCATOR: CountingAllocator = CountingAllocator;
+
+/// Runs the command line of this process.
+pub fn run() -> ExitCode {
+    let cli = match cli::Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version go to standard output and end with 0; mistakes with 2.
+            let code = error.exit_code();
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(code).unwrap_or(2));
+        }
+    };
+    match dispatch(&cli.command) {
+        Ok(Ending::Done) => ExitCode::SUCCESS,
+        Ok(Ending::Failed) => ExitCode::from(1),
+        Ok(Ending::Changes) => ExitCode::from(3),
+        Err(error) => {
+            let style = terminal::Style::stderr();
+            complain(&format!("{}: {error:#}\n", style.red("error")));
+            ExitCode::from(1)
+        }
+    }
+}
+
+fn complain(text: &str) {
+    use std::io::Write;
+    // Standard error is the last place to tell anybody; where it is closed there is no other.
+    let _ = std::io::stderr().write_all(text.as_bytes());
+}
+
+fn dispatch(command: &cli::Command) -> anyhow::Result<Ending> {
+    use cli::Command as C;
+    match command {
+        C::Up(args) => command::up::up(args),
+        C::Serve(args) => command::up::serve(args),
+        C::Init(args) => command::init::run(args),
+        C::Validate(args) => command::validate::run(args),
+        C::Plan(args) => command::plan::run(args),
+        C::Status(args) => command::status::run(args),
+        C::History(args) => command::history::run(args),
+        C::Runs(args) => command::runs::run(args),
+        C::Run(args) => command::run::run(args),
+        C::Sync(args) => command::sync::run(args),
+        C::Schema(args) => command::schema::run(args),
+        C::Migrate(args) => command::migrate::run(args),
+        C::Doctor(args) => command::doctor::run(args),
+        C::Completions { shell } => command::completions::run(*shell),
+    }
+}
+
+/// A text as a part of an address.
+pub(crate) fn url_encode(text: &str) -> String {
+    percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string()
+}

@@ -1,0 +1,272 @@
+//! Wiring: all rooms in one process.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::{Context, Result};
+use picloud_executor_core::{InProcessExecutor, RhaiChecker};
+use picloud_manager_core::{AdminState, Deployer, DeployerOptions, git::LocalPath, keys};
+use picloud_orchestrator_core::{Ingress, IngressOptions, Recorder, RecorderOptions, SnapshotHolder};
+use picloud_shared::{Clock, Executor, KeyId, Scope, SourceId, SystemClock};
+use picloud_store::{SourceKind, SourceRecord, Store, StoreOptions, keys::NewKey};
+use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
+
+use crate::{
+    client::{RUNNING_FILE, RunningServer},
+    config::ServerConfig,
+    data_dir::{DataDir, write_private},
+};
+
+/// Stack of each thread that may run a script: address space, of which only what a deeply nested
+/// value touches becomes memory.
+pub const STACK: usize = 256 << 20;
+/// Runs at the same time over all apps.
+const MAX_RUNS: u32 = 256;
+/// Connections to the database.
+const CONNECTIONS: u32 = 16;
+/// How long history is kept.
+const HISTORY_DAYS: u64 = 30;
+
+/// How a process speaks to the database.
+pub fn store_options(max_connections: u32) -> StoreOptions {
+    StoreOptions {
+        max_connections,
+        acquire_timeout: Duration::from_secs(3),
+    }
+}
+
+/// A server that runs.
+pub struct Server {
+    /// Where it answers.
+    pub url: String,
+    /// What it deploys.
+    pub deployer: Option<Arc<Deployer>>,
+    /// Runs that did not end well, as they come.
+    pub recorder: Arc<Recorder>,
+    /// What is served.
+    pub holder: Arc<SnapshotHolder>,
+    stop: watch::Sender<bool>,
+    running: Vec<JoinHandle<()>>,
+    following: Vec<JoinHandle<()>>,
+    store: Store,
+    running_file: PathBuf,
+}
+
+/// What a source is given as on the command line.
+#[derive(Debug, Clone)]
+pub struct LocalSource {
+    /// A repository, or a folder in one.
+    pub path: PathBuf,
+    /// `None`: the one that is checked out.
+    pub branch: Option<String>,
+}
+
+impl Server {
+    /// Starts everything but the deployments. What was kept on disk is served at once, with or
+    /// without the database.
+    pub async fn start(
+        config: &ServerConfig,
+        data: &DataDir,
+        database_url: &str,
+        listener: std::net::TcpListener,
+        source: Option<&LocalSource>,
+        token: &str,
+    ) -> Result<Self> {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let store = Store::connect_lazy(database_url, store_options(CONNECTIONS)).context("DATABASE_URL")?;
+        let holder = Arc::new(SnapshotHolder::open(Some(data.path().join("snapshot"))));
+        let executor: Arc<dyn Executor> =
+            InProcessExecutor::new(picloud_services::services(&store, &clock), Arc::clone(&clock));
+        let (recorder, pending) = Recorder::new(RecorderOptions::default(), Arc::clone(&clock));
+        let (stop, stopped) = watch::channel(false);
+        // Bound before anything waits: a kept snapshot answers while the database is asked.
+        let listener = TcpListener::from_std(listener).context("cannot listen")?;
+        let url = format!("http://{}", listener.local_addr().context("cannot listen")?);
+        let late = Arc::new(LateRouter::default());
+        let ingress = Ingress::new(IngressOptions {
+            base_domain: config.base_domain.clone(),
+            trusted_proxies: config.trusted_proxies.clone(),
+            holder: Arc::clone(&holder),
+            executor: Arc::clone(&executor),
+            recorder: Arc::clone(&recorder),
+            store: store.clone(),
+            static_dir: data.path().join("static"),
+            platform: late.router(),
+            clock: Arc::clone(&clock),
+            max_runs: MAX_RUNS,
+        });
+        let serving = tokio::spawn(picloud_orchestrator_core::serve(listener, ingress, stopped.clone()));
+        migrate(&store).await?;
+        insert_owner_key(&store, clock.as_ref(), token).await?;
+        let following = vec![
+            tokio::spawn(picloud_orchestrator_core::follow(store.clone(), Arc::clone(&holder), executor)),
+            tokio::spawn(keep_house(store.clone(), Arc::clone(&clock))),
+        ];
+        let recording = tokio::spawn(Arc::clone(&recorder).run(pending, store.clone(), Arc::clone(&holder), stopped));
+        let deployer = match source {
+            Some(source) => Some(deployer(&store, &clock, &holder, source).await?),
+            None => None,
+        };
+        late.set(picloud_manager_core::router(AdminState {
+            store: store.clone(),
+            clock,
+            deployers: Arc::new(deployer.iter().cloned().collect()),
+            served: holder.watch(),
+            version: env!("CARGO_PKG_VERSION"),
+            owns_domain: {
+                let holder = Arc::clone(&holder);
+                Arc::new(move |host| holder.served().owns_domain(host))
+            },
+        }));
+        let running_file = data.path().join(RUNNING_FILE);
+        Ok(Self { url, deployer, recorder, holder, stop, running: vec![serving, recording], following, store, running_file })
+    }
+
+    /// Says on disk how the server is reached.
+    pub fn announce(&self, data: &DataDir, ready_file: Option<&Path>, admin_token_file: PathBuf) -> Result<()> {
+        let told = RunningServer { url: self.url.clone(), admin_token_file, pid: std::process::id() };
+        let text = serde_json::to_vec_pretty(&told).context("cannot write JSON")?;
+        write_private(&data.path().join(RUNNING_FILE), &text)?;
+        match ready_file {
+            Some(path) => write_private(path, &text),
+            None => Ok(()),
+        }
+    }
+
+    /// Stops: no new requests, open ones end, records are written.
+    pub async fn stop(self) {
+        for task in &self.following {
+            task.abort();
+        }
+        self.stop.send_replace(true);
+        for task in self.running {
+            if let Err(error) = task.await {
+                tracing::warn!(%error, "a part of the server did not end well");
+            }
+        }
+        self.store.close().await;
+        if let Err(error) = std::fs::remove_file(&self.running_file) {
+            tracing::debug!(%error, "server.json could not be removed");
+        }
+    }
+}
+
+/// The platform's paths: there once the database is up to date, 503 until then.
+#[derive(Default)]
+struct LateRouter(std::sync::OnceLock<axum::Router>);
+
+impl LateRouter {
+    fn set(&self, router: axum::Router) {
+        // Set once, by the one who made it.
+        let _ = self.0.set(router);
+    }
+
+    fn router(self: &Arc<Self>) -> axum::Router {
+        let late = Arc::clone(self);
+        axum::Router::new().fallback(move |request: axum::extract::Request| {
+            let late = Arc::clone(&late);
+            async move {
+                use axum::response::IntoResponse;
+                match late.0.get() {
+                    Some(router) => {
+                        let mut router = router.clone();
+                        match tower::Service::call(&mut router, request).await {
+                            Ok(response) => response,
+                            Err(never) => match never {},
+                        }
+                    }
+                    None => {
+                        let status = axum::http::StatusCode::SERVICE_UNAVAILABLE;
+                        let detail = "the server is starting, or waits for its database";
+                        picloud_orchestrator_core::problem(status, "unavailable", detail).into_response()
+                    }
+                }
+            }
+        })
+    }
+}
+
+/// Waits for a database that is away; a schema that can't be brought up to date is the end.
+async fn migrate(store: &Store) -> Result<()> {
+    let mut told = false;
+    loop {
+        match store.migrate().await {
+            Ok(()) => return Ok(()),
+            Err(error) if error.is_unavailable() => {
+                if !told {
+                    tracing::warn!(%error, "the database is away; serving what was live, and waiting");
+                    told = true;
+                }
+                tokio::time::sleep(Duration::from_millis(500)).await;
+            }
+            Err(error) => return Err(error).context("the database cannot be used"),
+        }
+    }
+}
+
+async fn insert_owner_key(store: &Store, clock: &dyn Clock, token: &str) -> Result<()> {
+    let key = NewKey {
+        id: KeyId(clock.new_id()),
+        name: "owner",
+        hash: keys::hash(token),
+        prefix: &keys::prefix(token),
+        scopes: &[Scope::InstanceAdmin],
+        app: None,
+        expires_at: None,
+    };
+    store.insert_key(&key, clock.now()).await.context("the owner key cannot be kept")
+}
+
+async fn deployer(
+    store: &Store,
+    clock: &Arc<dyn Clock>,
+    holder: &Arc<SnapshotHolder>,
+    source: &LocalSource,
+) -> Result<Arc<Deployer>> {
+    let path = LocalPath::find(&source.path)?;
+    let full = source.path.canonicalize().context("cannot find the repository")?;
+    let record = SourceRecord {
+        id: SourceId(clock.new_id()),
+        name: "local".parse().context("a good name")?,
+        kind: SourceKind::Local,
+        url: full.display().to_string(),
+        branch: source.branch.clone(),
+        path: path.prefix.clone(),
+        live_commit: None,
+        suspended: false,
+        created_at: clock.now(),
+    };
+    let record = store.upsert_source(&record).await.context("the source cannot be kept")?;
+    let options = DeployerOptions {
+        store: store.clone(),
+        clock: Arc::clone(clock),
+        checker: Arc::new(RhaiChecker::new()),
+        served: holder.watch(),
+    };
+    Ok(Deployer::new(options, record, path))
+}
+
+/// Once a day: partitions of the next days, old history dropped. Expired kv entries: when the
+/// next one expires.
+async fn keep_house(store: Store, clock: Arc<dyn Clock>) {
+    const DAY: Duration = Duration::from_secs(24 * 3600 / 2);
+    loop {
+        let today = clock.now().date_naive();
+        let oldest = today.checked_sub_days(chrono::Days::new(HISTORY_DAYS)).unwrap_or(today);
+        if let Err(error) = store.keep_run_partitions(today, oldest).await {
+            tracing::warn!(%error, "the partitions of history could not be kept; trying again");
+        }
+        let next = match picloud_services::sweep_expired(&store, clock.now()).await {
+            Ok(next) => next,
+            Err(error) => {
+                tracing::warn!(%error, "expired values could not be removed; trying again");
+                None
+            }
+        };
+        let until = next.and_then(|at| (at - clock.now()).to_std().ok()).unwrap_or(DAY);
+        tokio::time::sleep(until.clamp(Duration::from_secs(60), DAY)).await;
+    }
+}
