@@ -54,6 +54,10 @@ impl StaticFiles {
             let folder = spec.static_files.contains_key(&format!("{decoded}/index.html"));
             return if folder { to_folder(uri) } else { not_found() };
         };
+        // `/apps/NAME` without its slash: relative links of the page would lead astray.
+        if decoded.is_empty() && !uri.path().ends_with('/') {
+            return to_folder(uri);
+        }
         if !matches!(*method, Method::GET | Method::HEAD) {
             let mut response = problem(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "a file can only be read");
             response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD, OPTIONS"));

@@ -98,8 +98,13 @@ impl PrivatePostgres {
         }
         let pid = spawn(&binaries, &account, &cluster, &sockets, &log)?;
         let server = Self { pid, sockets, user: account.name.clone() };
-        server.wait_until_ready(&log)?;
-        Ok(server)
+        match server.wait_until_ready(&log) {
+            Ok(()) => Ok(server),
+            Err(error) => {
+                server.stop();
+                Err(error)
+            }
+        }
     }
 
     /// Where it is reached.
@@ -267,8 +272,9 @@ fn is_postgres(pid: Pid, cluster: &Path) -> bool {
 }
 
 fn alive(pid: Pid) -> bool {
-    // A zombie takes signals, too; it has no command any more.
-    let zombie = fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|command| command.is_empty());
+    // A zombie takes signals, too. Its state stands behind the name, which may hold anything.
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let zombie = stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('Z'));
     kill(pid, None).is_ok() && !zombie
 }
 

@@ -1,0 +1,32 @@
+# Targets explain themselves: `make` lists them.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+TARGET ?= $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)
+
+.PHONY: help up test check fmt sqlx-prepare clean
+
+help: ## This list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+up: ## Builds, starts everything and deploys examples-repo on 127.0.0.1:8080
+	@scripts/install-dependencies.sh
+	@echo "up: building (the first time takes about five minutes)"
+	@cargo build --release --locked -p picloud
+	@exec $(TARGET)/release/picloud up examples-repo --listen 127.0.0.1:8080
+
+test: ## Runs everything that has to pass
+	@exec scripts/test.sh
+
+check: ## Formatting, lints, and licences where cargo-deny is installed
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	@if cargo deny --version >/dev/null 2>&1; then cargo deny check; fi
+
+fmt: ## Formats the code
+	cargo fmt --all
+
+sqlx-prepare: ## Writes .sqlx anew after a query or a migration changed
+	@exec scripts/sqlx-prepare.sh
+
+clean: ## Removes what was built
+	cargo clean

@@ -1,0 +1,53 @@
+#!/usr/bin/env bash
+# Installs what building, testing and running PiCloud needs and this machine lacks. Silent and
+# quick where nothing is missing. `--bench` adds what the benchmark needs.
+set -euo pipefail
+
+say() { printf 'install-dependencies: %s\n' "$*" >&2; }
+have() { command -v "$1" >/dev/null 2>&1; }
+
+have_postgres() {
+    have postgres && have initdb && return 0
+    compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null ||
+        compgen -G '/opt/homebrew/opt/postgresql@*/bin/postgres' >/dev/null ||
+        compgen -G '/usr/local/opt/postgresql@*/bin/postgres' >/dev/null
+}
+
+needed=()
+for tool in cargo cc git make; do
+    have "$tool" || needed+=("$tool")
+done
+if [ ${#needed[@]} -gt 0 ]; then
+    say "needed and not here: ${needed[*]}"
+    say "Rust comes from rustup; a C compiler, git and make from the system's packages (Debian, Ubuntu: build-essential git)"
+    exit 1
+fi
+
+packages=()
+have_postgres || packages+=(postgresql)
+have curl || packages+=(curl)
+if [ "${1:-}" = --bench ]; then
+    have wrk || packages+=(wrk)
+fi
+[ ${#packages[@]} -gt 0 ] || exit 0
+
+if ! have apt-get; then
+    say "install these and try again: ${packages[*]} (macOS: brew install ${packages[*]})"
+    exit 1
+fi
+as_root=()
+if [ "$(id -u)" != 0 ]; then
+    have sudo || { say "as root: apt-get install ${packages[*]}"; exit 1; }
+    as_root=(sudo)
+fi
+say "installing by apt-get: ${packages[*]}"
+# The server's programs are wanted, not a cluster that runs beside ours.
+if [[ " ${packages[*]} " == *" postgresql "* ]]; then
+    "${as_root[@]}" mkdir -p /etc/postgresql-common
+    if [ ! -e /etc/postgresql-common/createcluster.conf ]; then
+        echo "create_main_cluster = false" | "${as_root[@]}" tee /etc/postgresql-common/createcluster.conf >/dev/null
+    fi
+fi
+export DEBIAN_FRONTEND=noninteractive
+"${as_root[@]}" apt-get update -qq
+"${as_root[@]}" apt-get install -y -qq --no-install-recommends "${packages[@]}" >/dev/null

@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# Everything that has to pass: formatting, then all tests. The test runner's summary comes last.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+scripts/install-dependencies.sh
+export SQLX_OFFLINE=true
+
+echo "test: formatting"
+if cargo fmt --version >/dev/null 2>&1; then
+    cargo fmt --all --check
+fi
+echo "test: building (a cold build takes about four minutes on two cores)"
+cargo build --workspace --all-targets --locked
+echo "test: documentation examples"
+cargo test --workspace --doc --locked --quiet
+echo "test: running (the program's own tests start real servers and take about a minute)"
+if cargo nextest --version >/dev/null 2>&1; then
+    exec cargo nextest run --workspace --locked --no-fail-fast
+fi
+exec cargo test --workspace --all-targets --locked --no-fail-fast
