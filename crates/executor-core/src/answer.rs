@@ -24,21 +24,34 @@ pub(crate) fn reply(value: &Dynamic, max: u64) -> Result<Reply, Box<RunError>> {
         return explicit(&map, status, max);
     }
     let (kind, body) = body(value, max)?;
-    let status = if kind.is_some() { StatusCode::OK } else { StatusCode::NO_CONTENT };
+    let status = if kind.is_some() {
+        StatusCode::OK
+    } else {
+        StatusCode::NO_CONTENT
+    };
     let mut headers = HeaderMap::with_capacity(4);
     if let Some(kind) = kind {
         headers.insert(header::CONTENT_TYPE, kind);
     }
-    Ok(Reply { status, headers, body })
+    Ok(Reply {
+        status,
+        headers,
+        body,
+    })
 }
 
 fn explicit(map: &Map, status: i64, max: usize) -> Result<Reply, Box<RunError>> {
-    if let Some(key) = map.keys().find(|key| !matches!(key.as_str(), "status" | "headers" | "body")) {
+    if let Some(key) = map
+        .keys()
+        .find(|key| !matches!(key.as_str(), "status" | "headers" | "body"))
+    {
         return Err(wrong(format!(
             "an answer with a status takes status, headers and body; it has `{key}`, too"
         )));
     }
-    let status = u16::try_from(status).ok().filter(|status| (200..=599).contains(status));
+    let status = u16::try_from(status)
+        .ok()
+        .filter(|status| (200..=599).contains(status));
     let status = status
         .and_then(|status| StatusCode::from_u16(status).ok())
         .ok_or_else(|| wrong("the status of an answer must be from 200 to 599".to_owned()))?;
@@ -55,7 +68,11 @@ fn explicit(map: &Map, status: i64, max: usize) -> Result<Reply, Box<RunError>> 
     {
         headers.insert(header::CONTENT_TYPE, kind);
     }
-    Ok(Reply { status, headers, body })
+    Ok(Reply {
+        status,
+        headers,
+        body,
+    })
 }
 
 /// The body of a value, and its type; none of either for `()`.
@@ -85,18 +102,32 @@ fn body(value: &Dynamic, max: usize) -> Result<(Option<HeaderValue>, Bytes), Box
 }
 
 /// Headers that frame the message are the server's own.
-const FRAMING: [&str; 5] = ["connection", "content-length", "transfer-encoding", "upgrade", "keep-alive"];
+const FRAMING: [&str; 5] = [
+    "connection",
+    "content-length",
+    "transfer-encoding",
+    "upgrade",
+    "keep-alive",
+];
 
 fn header_map(value: &Dynamic) -> Result<HeaderMap, Box<RunError>> {
     let Some(map) = value.read_lock::<Map>() else {
-        return Err(wrong(format!("headers must be a map; this is {}", value.type_name())));
+        return Err(wrong(format!(
+            "headers must be a map; this is {}",
+            value.type_name()
+        )));
     };
     let mut headers = HeaderMap::with_capacity(map.len() + 4);
     for (name, value) in map.iter() {
         let parsed = HeaderName::from_bytes(name.as_bytes())
             .ok()
             .filter(|name| !FRAMING.contains(&name.as_str()))
-            .ok_or_else(|| wrong(format!("`{}` is no header that an answer can set", name.escape_debug())))?;
+            .ok_or_else(|| {
+                wrong(format!(
+                    "`{}` is no header that an answer can set",
+                    name.escape_debug()
+                ))
+            })?;
         if let Some(values) = value.read_lock::<Array>() {
             for value in values.iter() {
                 headers.append(parsed.clone(), header_value(name, value)?);
@@ -116,10 +147,16 @@ fn header_value(name: &str, value: &Dynamic) -> Result<HeaderValue, Box<RunError
     } else if let Ok(flag) = value.as_bool() {
         flag.to_string()
     } else {
-        return Err(wrong(format!("the header `{name}` must be text; this is {}", value.type_name())));
+        return Err(wrong(format!(
+            "the header `{name}` must be text; this is {}",
+            value.type_name()
+        )));
     };
-    HeaderValue::from_bytes(text.as_bytes())
-        .map_err(|_| wrong(format!("the header `{name}` holds a character that cannot be sent")))
+    HeaderValue::from_bytes(text.as_bytes()).map_err(|_| {
+        wrong(format!(
+            "the header `{name}` holds a character that cannot be sent"
+        ))
+    })
 }
 
 fn wrong(message: String) -> Box<RunError> {
@@ -127,7 +164,10 @@ fn wrong(message: String) -> Box<RunError> {
 }
 
 fn too_large(max: usize) -> Box<RunError> {
-    error(RunErrorKind::Output, format!("the answer is larger than limits.response_body ({max} bytes)"))
+    error(
+        RunErrorKind::Output,
+        format!("the answer is larger than limits.response_body ({max} bytes)"),
+    )
 }
 
 fn error(kind: RunErrorKind, message: String) -> Box<RunError> {

@@ -55,12 +55,16 @@ impl ScriptChecker for RhaiChecker {
                 Some(ASTNode::Stmt(Stmt::FnCall(call, position))) => {
                     look.call(call, *position, &mut report);
                 }
-                Some(ASTNode::Expr(Expr::FnCall(call, position))) => look.call(call, *position, &mut report),
+                Some(ASTNode::Expr(Expr::FnCall(call, position))) => {
+                    look.call(call, *position, &mut report)
+                }
                 _ => {}
             }
             true
         });
-        report.problems.sort_by_key(|problem| (problem.line, problem.column));
+        report
+            .problems
+            .sort_by_key(|problem| (problem.line, problem.column));
         report.problems.dedup();
         report
     }
@@ -100,41 +104,76 @@ impl Look {
         if module.is_empty() || module == "global" || self.aliases.contains(module) {
             return;
         }
-        let position = if call.namespace.is_empty() { position } else { call.namespace.position() };
+        let position = if call.namespace.is_empty() {
+            position
+        } else {
+            call.namespace.position()
+        };
         let (line, column) = place(position);
         let name = call.name.as_str();
-        let same: Vec<_> = sdk::functions().filter(|known| known.module == module).collect();
+        let same: Vec<_> = sdk::functions()
+            .filter(|known| known.module == module)
+            .collect();
         let found = same.iter().find(|known| known.name == name);
         let (kind, message, hint) = match found {
             Some(known) if known.arguments.contains(&call.args.len()) => return,
             Some(known) => (
                 ScriptProblemKind::WrongArity,
-                format!("{module}::{name} does not take {} arguments", call.args.len()),
-                Some(format!("it is {module}::{}", known.signatures.join(&format!(" or {module}::")))),
+                format!(
+                    "{module}::{name} does not take {} arguments",
+                    call.args.len()
+                ),
+                Some(format!(
+                    "it is {module}::{}",
+                    known.signatures.join(&format!(" or {module}::"))
+                )),
             ),
             None if same.is_empty() => (
                 ScriptProblemKind::UnknownFunction,
                 format!("there is no module `{module}`"),
-                near(module, sdk::functions().map(|known| known.module))
-                    .or_else(|| Some(format!("a module of the app is imported first: import \"{module}\" as {module};"))),
+                near(module, sdk::functions().map(|known| known.module)).or_else(|| {
+                    Some(format!(
+                        "a module of the app is imported first: import \"{module}\" as {module};"
+                    ))
+                }),
             ),
             None => (
                 ScriptProblemKind::UnknownFunction,
                 format!("the module `{module}` has no function `{name}`"),
-                near(name, same.iter().map(|known| known.name))
-                    .or_else(|| Some(format!("it has {}", same.iter().map(|known| known.name).collect::<Vec<_>>().join(", ")))),
+                near(name, same.iter().map(|known| known.name)).or_else(|| {
+                    Some(format!(
+                        "it has {}",
+                        same.iter()
+                            .map(|known| known.name)
+                            .collect::<Vec<_>>()
+                            .join(", ")
+                    ))
+                }),
             ),
         };
-        report.problems.push(ScriptProblem { kind, line, column, message, hint });
+        report.problems.push(ScriptProblem {
+            kind,
+            line,
+            column,
+            message,
+            hint,
+        });
     }
 }
 
 fn near<'a>(written: &str, names: impl Iterator<Item = &'a str>) -> Option<String> {
-    let best = names.map(|name| (strsim::damerau_levenshtein(written, name), name)).min()?;
+    let best = names
+        .map(|name| (strsim::damerau_levenshtein(written, name), name))
+        .min()?;
     (best.0 <= 2).then(|| format!("did you mean `{}`?", best.1))
 }
 
 fn place(position: Position) -> (u32, u32) {
-    let number = |value: Option<usize>| value.and_then(|value| u32::try_from(value).ok()).unwrap_or(1).max(1);
+    let number = |value: Option<usize>| {
+        value
+            .and_then(|value| u32::try_from(value).ok())
+            .unwrap_or(1)
+            .max(1)
+    };
     (number(position.line()), number(position.position()))
 }

@@ -1,11 +1,11 @@
 //! `ctx`: what a script sees of its run.
 
+use percent_encoding::percent_decode_str;
 use picloud_shared::{
     Invocation,
     event::EventKind,
     invocation::{Input, RequestData},
 };
-use percent_encoding::percent_decode_str;
 use rhai::{Array, Dynamic, Map};
 use serde_json::Value;
 
@@ -17,7 +17,10 @@ pub(crate) fn context(invocation: &Invocation) -> Dynamic {
     let (request, event, trigger) = match &invocation.input {
         Input::Request(data) => (request(data), Dynamic::UNIT, Dynamic::UNIT),
         Input::Event(event) => {
-            let trigger = event.trigger.as_ref().map_or(Dynamic::UNIT, |name| name.as_str().into());
+            let trigger = event
+                .trigger
+                .as_ref()
+                .map_or(Dynamic::UNIT, |name| name.as_str().into());
             (Dynamic::UNIT, event_map(event), trigger)
         }
     };
@@ -29,7 +32,9 @@ pub(crate) fn context(invocation: &Invocation) -> Dynamic {
     ctx.insert("run_id".into(), invocation.run.to_string().into());
     ctx.insert("commit".into(), invocation.commit.as_str().into());
     let env = invocation.app.spec.env.iter();
-    let env: Map = env.map(|(name, value)| (name.as_str().into(), value.as_str().into())).collect();
+    let env: Map = env
+        .map(|(name, value)| (name.as_str().into(), value.as_str().into()))
+        .collect();
     ctx.insert("env".into(), env.into());
     ctx.into()
 }
@@ -39,9 +44,17 @@ fn event_map(event: &picloud_shared::event::Event) -> Dynamic {
     map.insert("id".into(), event.id.to_string().into());
     map.insert("kind".into(), event.kind.as_str().into());
     map.insert("attempt".into(), i64::from(event.attempt).into());
-    let trigger = event.trigger.as_ref().map_or(Dynamic::UNIT, |name| name.as_str().into());
+    let trigger = event
+        .trigger
+        .as_ref()
+        .map_or(Dynamic::UNIT, |name| name.as_str().into());
     map.insert("trigger".into(), trigger);
-    map.insert("cause".into(), event.cause.map_or(Dynamic::UNIT, |run| run.to_string().into()));
+    map.insert(
+        "cause".into(),
+        event
+            .cause
+            .map_or(Dynamic::UNIT, |run| run.to_string().into()),
+    );
     let field = match event.kind {
         EventKind::Invoke | EventKind::Enqueue => "payload",
         other => other.as_str(),
@@ -56,7 +69,9 @@ fn request(data: &RequestData) -> Dynamic {
     map.insert("path".into(), data.path().into());
     map.insert("route".into(), (&*data.route).into());
     let params = data.params.iter();
-    let params: Map = params.map(|(name, value)| ((&**name).into(), value.as_str().into())).collect();
+    let params: Map = params
+        .map(|(name, value)| ((&**name).into(), value.as_str().into()))
+        .collect();
     map.insert("params".into(), params.into());
     map.insert("query".into(), pairs(data.uri.query().unwrap_or_default()));
     map.insert("form".into(), form(data));
@@ -64,7 +79,8 @@ fn request(data: &RequestData) -> Dynamic {
     let text = String::from_utf8_lossy(&data.body);
     let json = match data.body.is_empty() {
         true => Dynamic::UNIT,
-        false => serde_json::from_slice::<Value>(&data.body).map_or(Dynamic::UNIT, |value| from_json(&value)),
+        false => serde_json::from_slice::<Value>(&data.body)
+            .map_or(Dynamic::UNIT, |value| from_json(&value)),
     };
     map.insert("json".into(), json);
     map.insert("body".into(), text.as_ref().into());
@@ -74,7 +90,10 @@ fn request(data: &RequestData) -> Dynamic {
 }
 
 fn form(data: &RequestData) -> Dynamic {
-    let kind = data.headers.get(http::header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let kind = data
+        .headers
+        .get(http::header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok());
     let is_form = kind.is_some_and(|kind| {
         let kind = kind.split(';').next().unwrap_or_default().trim();
         kind.eq_ignore_ascii_case("application/x-www-form-urlencoded")
@@ -89,8 +108,17 @@ fn form(data: &RequestData) -> Dynamic {
 fn headers(data: &RequestData) -> Dynamic {
     let mut map = Map::new();
     for name in data.headers.keys() {
-        let values: Vec<_> = data.headers.get_all(name).iter().map(|value| String::from_utf8_lossy(value.as_bytes())).collect();
-        let separator = if name == http::header::COOKIE { "; " } else { ", " };
+        let values: Vec<_> = data
+            .headers
+            .get_all(name)
+            .iter()
+            .map(|value| String::from_utf8_lossy(value.as_bytes()))
+            .collect();
+        let separator = if name == http::header::COOKIE {
+            "; "
+        } else {
+            ", "
+        };
         map.insert(name.as_str().into(), values.join(separator).into());
     }
     map.into()

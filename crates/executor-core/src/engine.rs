@@ -5,7 +5,8 @@ use std::{collections::HashMap, sync::Arc};
 use parking_lot::RwLock;
 use picloud_shared::{AppId, ScriptPath, snapshot::ScriptSource};
 use rhai::{
-    AST, Engine, EvalAltResult, Module, ModuleResolver, OptimizationLevel, Position, Scope, Shared, Token,
+    AST, Engine, EvalAltResult, Module, ModuleResolver, OptimizationLevel, Position, Scope, Shared,
+    Token,
     packages::{Package, StandardPackage},
 };
 
@@ -62,7 +63,10 @@ fn raw() -> Engine {
 }
 
 /// `debug` is a reserved word of the language; as `log::debug` it is a function of ours.
-#[expect(deprecated, reason = "the engine calls this hook volatile; the version is pinned exactly")]
+#[expect(
+    deprecated,
+    reason = "the engine calls this hook volatile; the version is pinned exactly"
+)]
 fn name_debug(engine: &mut Engine) {
     engine.on_parse_token(|token, _, _| match token {
         Token::Reserved(word) if word.as_str() == "debug" => Token::Identifier(word),
@@ -97,16 +101,24 @@ impl ModuleResolver for SnapshotModules {
         path: &str,
         position: Position,
     ) -> Result<Shared<Module>, Box<EvalAltResult>> {
-        let missing = || Box::new(EvalAltResult::ErrorModuleNotFound(path.to_owned(), position));
+        let missing = || {
+            Box::new(EvalAltResult::ErrorModuleNotFound(
+                path.to_owned(),
+                position,
+            ))
+        };
         let app = limits::with(|state| Arc::clone(&state.cx.app)).ok_or_else(missing)?;
-        let script: ScriptPath = format!("modules/{path}.rhai").parse().map_err(|_| missing())?;
+        let script: ScriptPath = format!("modules/{path}.rhai")
+            .parse()
+            .map_err(|_| missing())?;
         let source = app.scripts.get(&script).ok_or_else(missing)?;
         let key = (app.id, app.generation, script);
         if let Some(module) = self.ready.read().get(&key) {
             return Ok(Shared::clone(module));
         }
-        let ast = compile(engine, source)
-            .map_err(|error| EvalAltResult::ErrorInModule(path.to_owned(), Box::new(error.into()), position))?;
+        let ast = compile(engine, source).map_err(|error| {
+            EvalAltResult::ErrorInModule(path.to_owned(), Box::new(error.into()), position)
+        })?;
         let mut module = Module::eval_ast_as_new(Scope::new(), &ast, engine)
             .map_err(|error| EvalAltResult::ErrorInModule(path.to_owned(), error, position))?;
         module.build_index();

@@ -7,7 +7,11 @@ use picloud_shared::{
 use rhai::{Dynamic, EvalAltResult, Map, Position};
 
 /// What a run's error says: the innermost place, and the way there.
-pub(crate) fn run_error(error: &EvalAltResult, script: &ScriptPath, stopped: Option<RunErrorKind>) -> RunError {
+pub(crate) fn run_error(
+    error: &EvalAltResult,
+    script: &ScriptPath,
+    stopped: Option<RunErrorKind>,
+) -> RunError {
     let mut place = Place {
         script: Some(script.clone()),
         position: Position::NONE,
@@ -19,8 +23,14 @@ pub(crate) fn run_error(error: &EvalAltResult, script: &ScriptPath, stopped: Opt
         kind,
         message,
         script: place.script,
-        line: place.position.line().and_then(|line| u32::try_from(line).ok()),
-        column: place.position.position().and_then(|column| u32::try_from(column).ok()),
+        line: place
+            .position
+            .line()
+            .and_then(|line| u32::try_from(line).ok()),
+        column: place
+            .position
+            .position()
+            .and_then(|column| u32::try_from(column).ok()),
         trace: place.trace,
     }
 }
@@ -66,14 +76,22 @@ fn explain(error: &EvalAltResult, stopped: Option<RunErrorKind>) -> (RunErrorKin
             let kind = stopped.unwrap_or(RunErrorKind::Cancelled);
             (kind, stopped_message(kind).to_owned())
         }
-        EvalAltResult::ErrorStackOverflow(_) => (RunErrorKind::Depth, "calls are nested too deeply".to_owned()),
-        EvalAltResult::ErrorTooManyOperations(_) => {
-            (RunErrorKind::Operations, stopped_message(RunErrorKind::Operations).to_owned())
-        }
-        EvalAltResult::ErrorDataTooLarge(what, _) => {
-            (RunErrorKind::Memory, format!("{} is too large", what.to_lowercase()))
-        }
-        EvalAltResult::ErrorTooManyVariables(_) => (RunErrorKind::Memory, "there are too many variables".to_owned()),
+        EvalAltResult::ErrorStackOverflow(_) => (
+            RunErrorKind::Depth,
+            "calls are nested too deeply".to_owned(),
+        ),
+        EvalAltResult::ErrorTooManyOperations(_) => (
+            RunErrorKind::Operations,
+            stopped_message(RunErrorKind::Operations).to_owned(),
+        ),
+        EvalAltResult::ErrorDataTooLarge(what, _) => (
+            RunErrorKind::Memory,
+            format!("{} is too large", what.to_lowercase()),
+        ),
+        EvalAltResult::ErrorTooManyVariables(_) => (
+            RunErrorKind::Memory,
+            "there are too many variables".to_owned(),
+        ),
         EvalAltResult::ErrorRuntime(value, _) => (thrown_kind(value), thrown(value)),
         other => {
             let mut bare = other.to_string();
@@ -98,7 +116,9 @@ fn stopped_message(kind: RunErrorKind) -> &'static str {
 
 /// A script that let `unavailable` pass did not fail by itself: what it needs is away.
 fn thrown_kind(value: &Dynamic) -> RunErrorKind {
-    let code = value.read_lock::<Map>().and_then(|map| map.get("code").cloned());
+    let code = value
+        .read_lock::<Map>()
+        .and_then(|map| map.get("code").cloned());
     let code = code.and_then(|code| code.into_string().ok());
     if code.as_deref() == Some("unavailable") {
         RunErrorKind::Unavailable
@@ -110,11 +130,15 @@ fn thrown_kind(value: &Dynamic) -> RunErrorKind {
 /// What a script threw: text as it is, `#{code, message}` as `code: message`.
 fn thrown(value: &Dynamic) -> String {
     if let Some(map) = value.read_lock::<Map>() {
-        let field = |name: &str| map.get(name).and_then(|value| value.clone().into_string().ok());
+        let field = |name: &str| {
+            map.get(name)
+                .and_then(|value| value.clone().into_string().ok())
+        };
         return match (field("code"), field("message")) {
             (Some(code), Some(message)) => format!("{code}: {message}"),
             (None, Some(message)) => message,
-            _ => serde_json::to_string(&crate::json::to_json(value).unwrap_or_default()).unwrap_or_default(),
+            _ => serde_json::to_string(&crate::json::to_json(value).unwrap_or_default())
+                .unwrap_or_default(),
         };
     }
     value.to_string()

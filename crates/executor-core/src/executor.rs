@@ -72,7 +72,9 @@ impl InProcessExecutor {
         let (result, state) = limits::within(state, || self.evaluate(invocation));
         let result = result.map_err(|mut error| {
             // An SDK call that waited until the very end throws; it was the time all the same.
-            if error.kind == RunErrorKind::Script && std::time::Instant::now() >= invocation.deadline {
+            if error.kind == RunErrorKind::Script
+                && std::time::Instant::now() >= invocation.deadline
+            {
                 error.kind = RunErrorKind::Timeout;
             }
             if error.script.is_none() {
@@ -103,7 +105,9 @@ impl InProcessExecutor {
                 Box::new(error::run_error(&error, &invocation.script.path, stopped))
             })?;
         match invocation.input {
-            Input::Request(_) => answer::reply(&value, invocation.limits.response_body).map(Answer::Http),
+            Input::Request(_) => {
+                answer::reply(&value, invocation.limits.response_body).map(Answer::Http)
+            }
             Input::Event(_) => json::to_json(&value).map(Answer::Json).map_err(|reason| {
                 Box::new(RunError {
                     kind: RunErrorKind::Answer,

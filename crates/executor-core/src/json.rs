@@ -59,7 +59,10 @@ fn write_at(value: &Dynamic, out: &mut Vec<u8>, max: usize, depth: usize) -> Res
     } else if let Some(blob) = value.read_lock::<Blob>() {
         serialise(&blob.as_slice(), out)?;
     } else {
-        return Err(format!("JSON cannot hold a value of type {}", value.type_name()));
+        return Err(format!(
+            "JSON cannot hold a value of type {}",
+            value.type_name()
+        ));
     }
     Ok(())
 }
@@ -87,7 +90,8 @@ fn to_json_at(value: &Dynamic, depth: usize) -> Result<Value, NotJson> {
     } else if let Ok(number) = value.as_int() {
         Ok(number.into())
     } else if let Ok(number) = value.as_float() {
-        let number = Number::from_f64(number).ok_or_else(|| format!("JSON has no number {number}"))?;
+        let number =
+            Number::from_f64(number).ok_or_else(|| format!("JSON has no number {number}"))?;
         Ok(number.into())
     } else if let Some(text) = value.read_lock::<rhai::ImmutableString>() {
         Ok(text.as_str().into())
@@ -107,7 +111,10 @@ fn to_json_at(value: &Dynamic, depth: usize) -> Result<Value, NotJson> {
     } else if let Some(blob) = value.read_lock::<Blob>() {
         Ok(blob.iter().copied().collect())
     } else {
-        Err(format!("JSON cannot hold a value of type {}", value.type_name()))
+        Err(format!(
+            "JSON cannot hold a value of type {}",
+            value.type_name()
+        ))
     }
 }
 
@@ -124,7 +131,9 @@ pub(crate) fn from_json(value: &Value) -> Dynamic {
         Value::String(text) => text.as_str().into(),
         Value::Array(items) => Dynamic::from_array(items.iter().map(from_json).collect()),
         Value::Object(fields) => {
-            let fields = fields.iter().map(|(key, value)| (key.as_str().into(), from_json(value)));
+            let fields = fields
+                .iter()
+                .map(|(key, value)| (key.as_str().into(), from_json(value)));
             Dynamic::from_map(fields.collect())
         }
     }

@@ -108,7 +108,10 @@ pub(crate) fn within<T>(state: RunState, body: impl FnOnce() -> T) -> (T, Box<Ru
     let outer = CURRENT.replace(Some(Box::new(state)));
     let value = body();
     let state = CURRENT.replace(outer);
-    (value, state.unwrap_or_else(|| unreachable!("only `within` takes the state away")))
+    (
+        value,
+        state.unwrap_or_else(|| unreachable!("only `within` takes the state away")),
+    )
 }
 
 /// Looks into the current run. `None` outside of any: when a script is only compiled.

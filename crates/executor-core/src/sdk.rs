@@ -43,7 +43,10 @@ pub(crate) struct Function {
 
 /// All functions.
 pub(crate) fn functions() -> impl Iterator<Item = &'static Function> {
-    json::FUNCTIONS.iter().chain(kv::FUNCTIONS).chain(log::FUNCTIONS)
+    json::FUNCTIONS
+        .iter()
+        .chain(kv::FUNCTIONS)
+        .chain(log::FUNCTIONS)
 }
 
 /// The definitions that editors read (`picloud schema rhai`).
@@ -59,7 +62,10 @@ pub fn rhai_definitions() -> String {
             out.push_str(&format!("\nmodule {module} {{\n"));
         }
         for signature in function.signatures {
-            out.push_str(&format!("    /// {}\n    fn {signature};\n", function.about));
+            out.push_str(&format!(
+                "    /// {}\n    fn {signature};\n",
+                function.about
+            ));
         }
     }
     out.push_str("}\n");
@@ -76,7 +82,10 @@ fn throw(error: SdkError) -> Box<EvalAltResult> {
 
 /// Throws `invalid`.
 fn invalid(message: impl Into<String>) -> Box<EvalAltResult> {
-    throw(SdkError::new(picloud_shared::sdk::SdkErrorCode::Invalid, message))
+    throw(SdkError::new(
+        picloud_shared::sdk::SdkErrorCode::Invalid,
+        message,
+    ))
 }
 
 /// The services and the caller of the run on this thread.
@@ -87,8 +96,15 @@ fn services() -> Native<(Services, picloud_shared::sdk::SdkCallCx)> {
 
 /// Milliseconds of an option like `"1s"`.
 fn duration(name: &str, value: &Dynamic) -> Native<u64> {
-    let text = value.clone().into_string().map_err(|kind| invalid(format!("{name} must be text like \"5s\"; this is {kind}")))?;
-    parse_duration(&text).ok_or_else(|| invalid(format!("{name} must be a duration like \"500ms\", \"5s\" or \"1h30m\"; this is {text:?}")))
+    let text = value
+        .clone()
+        .into_string()
+        .map_err(|kind| invalid(format!("{name} must be text like \"5s\"; this is {kind}")))?;
+    parse_duration(&text).ok_or_else(|| {
+        invalid(format!(
+            "{name} must be a duration like \"500ms\", \"5s\" or \"1h30m\"; this is {text:?}"
+        ))
+    })
 }
 
 fn parse_duration(text: &str) -> Option<u64> {

@@ -26,11 +26,24 @@ impl<'a> Report<'a> {
         }
     }
 
-    pub(crate) fn error(&mut self, code: &str, place: Place, message: impl Into<String>, hint: Option<String>) {
+    pub(crate) fn error(
+        &mut self,
+        code: &str,
+        place: Place,
+        message: impl Into<String>,
+        hint: Option<String>,
+    ) {
         self.add(Severity::Error, code, place, message.into(), hint);
     }
 
-    pub(crate) fn add(&mut self, severity: Severity, code: &str, place: Place, message: String, hint: Option<String>) {
+    pub(crate) fn add(
+        &mut self,
+        severity: Severity,
+        code: &str,
+        place: Place,
+        message: String,
+        hint: Option<String>,
+    ) {
         let line = self.text.lines().nth(place.line as usize - 1);
         self.found.push(Diagnostic {
             path: self.path.clone(),
@@ -47,7 +60,12 @@ impl<'a> Report<'a> {
     }
 
     /// The entries of a mapping, each of whose keys must be one of `known`.
-    pub(crate) fn map<'n>(&mut self, node: &'n Node, what: &str, known: &[&str]) -> &'n [(Key, Node)] {
+    pub(crate) fn map<'n>(
+        &mut self,
+        node: &'n Node,
+        what: &str,
+        known: &[&str],
+    ) -> &'n [(Key, Node)] {
         let Yaml::Map(entries) = &node.value else {
             self.wrong_type(node, what, "a mapping");
             return &[];
@@ -56,7 +74,12 @@ impl<'a> Report<'a> {
             if !known.contains(&key.name.as_str()) {
                 let hint = did_you_mean(&key.name, known.iter().copied())
                     .unwrap_or_else(|| format!("{what} takes {}", known.join(", ")));
-                self.error("E0102", key.place, format!("unknown key `{}` in {what}", key.name), Some(hint));
+                self.error(
+                    "E0102",
+                    key.place,
+                    format!("unknown key `{}` in {what}", key.name),
+                    Some(hint),
+                );
             }
         }
         entries
@@ -75,7 +98,12 @@ impl<'a> Report<'a> {
             Yaml::Text(text) => return Some(text),
             Yaml::Bool(_) | Yaml::Number(_) => {
                 let message = format!("{what} must be text; this is {}", node.value.what());
-                self.error("E0103", node.place, message, Some("put it in quotes".to_owned()));
+                self.error(
+                    "E0103",
+                    node.place,
+                    message,
+                    Some("put it in quotes".to_owned()),
+                );
             }
             _ => self.wrong_type(node, what, "text"),
         }
@@ -99,7 +127,8 @@ impl<'a> Report<'a> {
         match text.parse::<u64>() {
             Ok(value) if (min..=max).contains(&value) => Some(value),
             _ => {
-                let message = format!("{what} must be a whole number from {min} to {max}; this is {text}");
+                let message =
+                    format!("{what} must be a whole number from {min} to {max}; this is {text}");
                 self.error("E0108", node.place, message, None);
                 None
             }
@@ -111,7 +140,12 @@ impl<'a> Report<'a> {
         let text = self.text(node, what)?;
         let hint = || Some("write a number and a unit: 500ms, 5s, 10m, 1h30m, 7d".to_owned());
         let Some(ms) = units::duration_ms(text) else {
-            self.error("E0108", node.place, format!("{what} is no duration: `{text}`"), hint());
+            self.error(
+                "E0108",
+                node.place,
+                format!("{what} is no duration: `{text}`"),
+                hint(),
+            );
             return None;
         };
         if (min..=max).contains(&ms) {
@@ -134,13 +168,19 @@ impl<'a> Report<'a> {
         match units::bytes(text) {
             Some(bytes) if (min..=max).contains(&bytes) => Some(bytes),
             Some(bytes) => {
-                let message = format!("{what} must be from {min} to {max} bytes; `{text}` is {bytes}");
+                let message =
+                    format!("{what} must be from {min} to {max} bytes; `{text}` is {bytes}");
                 self.error("E0108", node.place, message, None);
                 None
             }
             None => {
                 let hint = Some("write a number and a unit: 512KiB, 64MiB, 1GiB".to_owned());
-                self.error("E0108", node.place, format!("{what} is no size: `{text}`"), hint);
+                self.error(
+                    "E0108",
+                    node.place,
+                    format!("{what} is no size: `{text}`"),
+                    hint,
+                );
                 None
             }
         }
@@ -149,7 +189,12 @@ impl<'a> Report<'a> {
     /// A key that is known but does nothing yet must not pass silently.
     pub(crate) fn not_yet(&mut self, key: &Key) {
         let message = format!("`{}` is not available yet in this version", key.name);
-        self.error("E0107", key.place, message, Some("remove it; the CHANGELOG says when it comes".to_owned()));
+        self.error(
+            "E0107",
+            key.place,
+            message,
+            Some("remove it; the CHANGELOG says when it comes".to_owned()),
+        );
     }
 
     pub(crate) fn wrong_type(&mut self, node: &Node, what: &str, expected: &str) {
@@ -167,11 +212,16 @@ pub(crate) fn excerpt(line: &str) -> String {
 }
 
 /// A hint where one of the names is close to what was written.
-pub(crate) fn did_you_mean<'a>(written: &str, names: impl IntoIterator<Item = &'a str>) -> Option<String> {
+pub(crate) fn did_you_mean<'a>(
+    written: &str,
+    names: impl IntoIterator<Item = &'a str>,
+) -> Option<String> {
     let near = names
         .into_iter()
         .map(|name| (strsim::damerau_levenshtein(written, name), name))
-        .filter(|(distance, name)| *distance <= 1 + name.chars().count().max(written.chars().count()) / 4)
+        .filter(|(distance, name)| {
+            *distance <= 1 + name.chars().count().max(written.chars().count()) / 4
+        })
         .min()?;
     Some(format!("did you mean `{}`?", near.1))
 }

@@ -41,11 +41,20 @@ pub fn changes(old: Option<&AppSpec>, new: Option<&AppSpec>) -> Vec<Change> {
     changes
 }
 
-fn fields(old: Option<&BTreeMap<String, Value>>, new: Option<&BTreeMap<String, Value>>) -> Vec<FieldChange> {
+fn fields(
+    old: Option<&BTreeMap<String, Value>>,
+    new: Option<&BTreeMap<String, Value>>,
+) -> Vec<FieldChange> {
     let get = |side: Option<&BTreeMap<String, Value>>, path: &str| {
-        side.and_then(|fields| fields.get(path)).cloned().unwrap_or(Value::Null)
+        side.and_then(|fields| fields.get(path))
+            .cloned()
+            .unwrap_or(Value::Null)
     };
-    let paths: BTreeSet<&String> = old.into_iter().chain(new).flat_map(BTreeMap::keys).collect();
+    let paths: BTreeSet<&String> = old
+        .into_iter()
+        .chain(new)
+        .flat_map(BTreeMap::keys)
+        .collect();
     paths
         .into_iter()
         .map(|path| FieldChange {
@@ -111,7 +120,11 @@ fn items(spec: &AppSpec) -> Items {
         put(ItemKind::Trigger, name.as_str(), value);
     }
     for (position, check) in spec.checks.iter().enumerate() {
-        put(ItemKind::Check, &format!("{} {}", position + 1, check.path), to_value(check));
+        put(
+            ItemKind::Check,
+            &format!("{} {}", position + 1, check.path),
+            to_value(check),
+        );
     }
     items
 }
@@ -122,7 +135,11 @@ fn flatten(prefix: &str, value: Value, into: &mut BTreeMap<String, Value>) {
         Value::Null => {}
         Value::Object(fields) => {
             for (name, value) in fields {
-                let path = if prefix.is_empty() { name } else { format!("{prefix}.{name}") };
+                let path = if prefix.is_empty() {
+                    name
+                } else {
+                    format!("{prefix}.{name}")
+                };
                 flatten(&path, value, into);
             }
         }

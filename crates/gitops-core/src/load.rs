@@ -124,7 +124,9 @@ pub fn load(
     cache.round += 1;
     let found = walk(reader, &start, path, 0, options, cache)?;
     let round = cache.round;
-    cache.folders.retain(|_, remembered| remembered.round == round);
+    cache
+        .folders
+        .retain(|_, remembered| remembered.round == round);
     collect(&found, &mut loaded);
     loaded.diagnostics.sort();
     loaded.diagnostics.dedup();
@@ -132,10 +134,18 @@ pub fn load(
 }
 
 fn join(dir: &str, name: &str) -> String {
-    if dir.is_empty() { name.to_owned() } else { format!("{dir}/{name}") }
+    if dir.is_empty() {
+        name.to_owned()
+    } else {
+        format!("{dir}/{name}")
+    }
 }
 
-fn descend(reader: &dyn TreeReader, root: &BlobId, path: &str) -> Result<Option<BlobId>, ReadError> {
+fn descend(
+    reader: &dyn TreeReader,
+    root: &BlobId,
+    path: &str,
+) -> Result<Option<BlobId>, ReadError> {
     let mut at = root.clone();
     for part in path.split('/').filter(|part| !part.is_empty()) {
         let entries = reader.tree(&at)?;
@@ -188,19 +198,35 @@ fn read_text(
         EntryKind::Symlink => link(&mut report),
         EntryKind::Submodule => submodule(&mut report),
         EntryKind::Tree => {
-            report.error("E0103", Place::START, "this must be a file; it is a folder", None);
+            report.error(
+                "E0103",
+                Place::START,
+                "this must be a file; it is a folder",
+                None,
+            );
         }
     }
     if report.found.is_empty() {
         match reader.blob(id, max) {
             Ok(bytes) => match String::from_utf8(bytes) {
                 Ok(text) if text.contains('\0') => {
-                    report.error("E0109", Place::START, "the file holds the character U+0000", None);
+                    report.error(
+                        "E0109",
+                        Place::START,
+                        "the file holds the character U+0000",
+                        None,
+                    );
                 }
                 Ok(text) => return Ok(Ok(text)),
                 Err(error) => {
-                    let line = error.as_bytes()[..error.utf8_error().valid_up_to()].iter().filter(|b| **b == b'\n').count();
-                    let place = Place { line: u32::try_from(line + 1).unwrap_or(u32::MAX), ..Place::START };
+                    let line = error.as_bytes()[..error.utf8_error().valid_up_to()]
+                        .iter()
+                        .filter(|b| **b == b'\n')
+                        .count();
+                    let place = Place {
+                        line: u32::try_from(line + 1).unwrap_or(u32::MAX),
+                        ..Place::START
+                    };
                     let hint = Some("save it as UTF-8".to_owned());
                     report.error("E0109", place, "the file is not UTF-8", hint);
                 }
@@ -213,17 +239,29 @@ fn read_text(
         }
     }
     let finding = report.found.pop().map(Box::new);
-    Ok(Err(finding.unwrap_or_else(|| unreachable!("each way here has a finding"))))
+    Ok(Err(finding.unwrap_or_else(|| {
+        unreachable!("each way here has a finding")
+    })))
 }
 
 fn link(report: &mut Report<'_>) {
     let hint = Some("commit the file itself".to_owned());
-    report.error("E0204", Place::START, "a symbolic link is not followed", hint);
+    report.error(
+        "E0204",
+        Place::START,
+        "a symbolic link is not followed",
+        hint,
+    );
 }
 
 fn submodule(report: &mut Report<'_>) {
     let hint = Some("commit the files themselves; submodules are not fetched".to_owned());
-    report.error("E0205", Place::START, "a submodule cannot be part of an app", hint);
+    report.error(
+        "E0205",
+        Place::START,
+        "a submodule cannot be part of an app",
+        hint,
+    );
 }
 
 /// Looks for apps below a folder.
@@ -241,31 +279,53 @@ fn walk(
         return Ok(Arc::clone(&remembered.found));
     }
     let entries = reader.tree(id)?;
-    let mut found = Found { folders: 1, ..Found::default() };
+    let mut found = Found {
+        folders: 1,
+        ..Found::default()
+    };
     if let Some(manifest) = entries.iter().find(|entry| entry.name == b"app.yaml") {
         let defaults = cache.defaults.clone().unwrap_or_default();
-        let folder = app::Folder { reader, dir, entries: &entries, manifest };
+        let folder = app::Folder {
+            reader,
+            dir,
+            entries: &entries,
+            manifest,
+        };
         let app = app::read(&folder, &defaults, options, &mut cache.scripts)?;
         found.apps.push(app);
     } else if depth < MAX_DEPTH {
         for entry in entries.iter().filter(|entry| entry.kind == EntryKind::Tree) {
             // A folder whose name can't be printed can't be named by an app.yaml either.
-            let Ok(name) = std::str::from_utf8(&entry.name) else { continue };
+            let Ok(name) = std::str::from_utf8(&entry.name) else {
+                continue;
+            };
             if name.chars().any(char::is_control) {
                 continue;
             }
             if found.folders >= MAX_FOLDERS || found.apps.len() > MAX_APPS {
                 break;
             }
-            let below = walk(reader, &entry.id, &join(dir, name), depth + 1, options, cache)?;
+            let below = walk(
+                reader,
+                &entry.id,
+                &join(dir, name),
+                depth + 1,
+                options,
+                cache,
+            )?;
             found.folders += below.folders;
             found.apps.extend(below.apps.iter().cloned());
             found.findings.extend(below.findings.iter().cloned());
         }
     }
     let found = Arc::new(found);
-    let remembered = Remembered { found: Arc::clone(&found), round };
-    cache.folders.insert((id.clone(), dir.to_owned()), remembered);
+    let remembered = Remembered {
+        found: Arc::clone(&found),
+        round,
+    };
+    cache
+        .folders
+        .insert((id.clone(), dir.to_owned()), remembered);
     Ok(found)
 }
 
@@ -274,7 +334,12 @@ fn collect(found: &Found, loaded: &mut Loaded) {
     loaded.diagnostics.extend(found.findings.iter().cloned());
     if found.apps.len() > MAX_APPS {
         let mut report = Report::new(found.apps[MAX_APPS].dir.clone(), "");
-        report.error("E0208", Place::START, format!("a source has at most {MAX_APPS} apps"), None);
+        report.error(
+            "E0208",
+            Place::START,
+            format!("a source has at most {MAX_APPS} apps"),
+            None,
+        );
         loaded.diagnostics.append(&mut report.found);
     }
     let mut names: BTreeMap<&AppName, &LoadedApp> = BTreeMap::new();
@@ -330,10 +395,20 @@ fn at_name(app: &LoadedApp, code: &str, message: String, hint: Option<String>) -
 
 fn taken(app: &LoadedApp, name: &AppName, first: &str) -> Diagnostic {
     let message = format!("the name `{name}` is taken by {}", join(first, "app.yaml"));
-    at_name(app, "E0202", message, Some("give one of them another name".to_owned()))
+    at_name(
+        app,
+        "E0202",
+        message,
+        Some("give one of them another name".to_owned()),
+    )
 }
 
 fn domain_taken(app: &LoadedApp, domain: &str, other: &AppName) -> Diagnostic {
     let message = format!("the domain `{domain}` is taken by the app `{other}`");
-    at_name(app, "E0202", message, Some("a domain serves one app".to_owned()))
+    at_name(
+        app,
+        "E0202",
+        message,
+        Some("a domain serves one app".to_owned()),
+    )
 }

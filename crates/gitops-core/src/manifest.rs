@@ -16,11 +16,36 @@ use crate::{
 /// Bytes of a manifest.
 pub(crate) const MAX_MANIFEST: u64 = 1 << 20;
 const APP_KEYS: [&str; 11] = [
-    "name", "description", "domains", "env", "secrets", "permissions", "limits", "static", "routes", "triggers",
+    "name",
+    "description",
+    "domains",
+    "env",
+    "secrets",
+    "permissions",
+    "limits",
+    "static",
+    "routes",
+    "triggers",
     "checks",
 ];
-const ROUTE_KEYS: [&str; 8] = ["path", "methods", "script", "mode", "auth", "cors", "rate_limit", "limits"];
-const LIMIT_KEYS: [&str; 6] = ["timeout", "memory", "operations", "concurrency", "request_body", "response_body"];
+const ROUTE_KEYS: [&str; 8] = [
+    "path",
+    "methods",
+    "script",
+    "mode",
+    "auth",
+    "cors",
+    "rate_limit",
+    "limits",
+];
+const LIMIT_KEYS: [&str; 6] = [
+    "timeout",
+    "memory",
+    "operations",
+    "concurrency",
+    "request_body",
+    "response_body",
+];
 const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
 const MAX_ROUTES: usize = 1_000;
 
@@ -102,7 +127,10 @@ pub(crate) fn app(text: &str, report: &mut Report<'_>) -> AppManifest {
             "limits" => app.limits = limits(node, report),
             "static" => {
                 let dir = report.text(node, "static").map(str::to_owned);
-                app.static_dir = dir.map(|value| Placed { value, place: node.place });
+                app.static_dir = dir.map(|value| Placed {
+                    value,
+                    place: node.place,
+                });
             }
             "routes" => app.routes = routes(node, report),
             "secrets" | "triggers" | "checks" => report.not_yet(key),
@@ -118,7 +146,11 @@ pub(crate) fn settings(text: &str, report: &mut Report<'_>) -> SourceSettings {
     let Some(root) = document(text, report, "picloud.yaml") else {
         return settings;
     };
-    for (key, node) in report.map(&root, "picloud.yaml", &["sync", "previews", "notifications", "defaults"]) {
+    for (key, node) in report.map(
+        &root,
+        "picloud.yaml",
+        &["sync", "previews", "notifications", "defaults"],
+    ) {
         match key.name.as_str() {
             "sync" => sync(node, report, &mut settings),
             "defaults" => {
@@ -134,7 +166,14 @@ pub(crate) fn settings(text: &str, report: &mut Report<'_>) -> SourceSettings {
 }
 
 fn sync(node: &Node, report: &mut Report<'_>, settings: &mut SourceSettings) {
-    let known = ["prune", "prune_limit", "self_heal", "interval", "windows", "verify_signatures"];
+    let known = [
+        "prune",
+        "prune_limit",
+        "self_heal",
+        "interval",
+        "windows",
+        "verify_signatures",
+    ];
     for (key, node) in report.map(node, "sync", &known) {
         match key.name.as_str() {
             "prune" => settings.prune = report.boolean(node, "prune").unwrap_or(true),
@@ -153,12 +192,22 @@ fn document(text: &str, report: &mut Report<'_>, what: &str) -> Option<Node> {
         Ok(Some(root)) if !matches!(root.value, Yaml::Null) => Some(root),
         Ok(_) => {
             if what == "app.yaml" {
-                report.error("E0104", Place::START, "app.yaml is empty", Some("add `name: …`".to_owned()));
+                report.error(
+                    "E0104",
+                    Place::START,
+                    "app.yaml is empty",
+                    Some("add `name: …`".to_owned()),
+                );
             }
             None
         }
         Err(error) => {
-            report.error(error.code, error.place, error.message, error.hint.map(str::to_owned));
+            report.error(
+                error.code,
+                error.place,
+                error.message,
+                error.hint.map(str::to_owned),
+            );
             None
         }
     }
@@ -167,9 +216,17 @@ fn document(text: &str, report: &mut Report<'_>, what: &str) -> Option<Node> {
 fn name(node: &Node, report: &mut Report<'_>) -> Option<Placed<AppName>> {
     let text = report.text(node, "name")?;
     match text.parse() {
-        Ok(value) => Some(Placed { value, place: node.place }),
+        Ok(value) => Some(Placed {
+            value,
+            place: node.place,
+        }),
         Err(error) => {
-            report.error("E0201", node.place, format!("an app's name {error}; this is `{text}`"), None);
+            report.error(
+                "E0201",
+                node.place,
+                format!("an app's name {error}; this is `{text}`"),
+                None,
+            );
             None
         }
     }
@@ -178,14 +235,27 @@ fn name(node: &Node, report: &mut Report<'_>) -> Option<Placed<AppName>> {
 fn domains(node: &Node, report: &mut Report<'_>) -> BTreeSet<String> {
     let mut domains = BTreeSet::new();
     for item in report.list(node, "domains") {
-        let Some(text) = report.text(item, "a domain") else { continue };
+        let Some(text) = report.text(item, "a domain") else {
+            continue;
+        };
         let Some(host) = host(text) else {
-            let hint = Some("write the host name alone: no scheme, port, path or wildcard".to_owned());
-            report.error("E0108", item.place, format!("`{text}` is no host name"), hint);
+            let hint =
+                Some("write the host name alone: no scheme, port, path or wildcard".to_owned());
+            report.error(
+                "E0108",
+                item.place,
+                format!("`{text}` is no host name"),
+                hint,
+            );
             continue;
         };
         if !domains.insert(host) {
-            report.error("E0105", item.place, format!("the domain `{text}` stands twice"), None);
+            report.error(
+                "E0105",
+                item.place,
+                format!("the domain `{text}` stands twice"),
+                None,
+            );
         }
     }
     domains
@@ -196,7 +266,9 @@ fn host(text: &str) -> Option<String> {
     let host = text.strip_suffix('.').unwrap_or(text).to_ascii_lowercase();
     let label = |part: &str| {
         (1..=63).contains(&part.len())
-            && part.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+            && part
+                .bytes()
+                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
             && !part.starts_with('-')
             && !part.ends_with('-')
     };
@@ -211,14 +283,27 @@ fn env(node: &Node, report: &mut Report<'_>) -> Vec<(String, String)> {
     let mut env = Vec::new();
     for (key, node) in entries {
         let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
-        let good = !key.name.is_empty() && key.name.chars().all(word) && !key.name.starts_with(|c: char| c.is_ascii_digit());
+        let good = !key.name.is_empty()
+            && key.name.chars().all(word)
+            && !key.name.starts_with(|c: char| c.is_ascii_digit());
         if !good {
-            let hint = Some("a name has letters, digits and `_`, and begins with no digit".to_owned());
-            report.error("E0108", key.place, format!("`{}` is no name of a variable", key.name), hint);
+            let hint =
+                Some("a name has letters, digits and `_`, and begins with no digit".to_owned());
+            report.error(
+                "E0108",
+                key.place,
+                format!("`{}` is no name of a variable", key.name),
+                hint,
+            );
         }
         if let Some(text) = report.text(node, &format!("env.{}", key.name)) {
             if text.contains('\0') {
-                report.error("E0108", node.place, "the value holds the character U+0000", None);
+                report.error(
+                    "E0108",
+                    node.place,
+                    "the value holds the character U+0000",
+                    None,
+                );
             }
             env.push((key.name.clone(), text.to_owned()));
         }
@@ -232,13 +317,22 @@ fn permissions(node: &Node, report: &mut Report<'_>) -> Option<Vec<String>> {
         for (_, node) in report.map(node, "permissions.http", &["allow"]) {
             let mut hosts = Vec::new();
             for item in report.list(node, "permissions.http.allow") {
-                let Some(text) = report.text(item, "a host pattern") else { continue };
+                let Some(text) = report.text(item, "a host pattern") else {
+                    continue;
+                };
                 match host(text.strip_prefix("*.").unwrap_or(text)) {
                     Some(host) if text.starts_with("*.") => hosts.push(format!("*.{host}")),
                     Some(host) => hosts.push(host),
                     None => {
-                        let hint = Some("write a host like `api.example.com` or `*.example.com`".to_owned());
-                        report.error("E0108", item.place, format!("`{text}` is no host pattern"), hint);
+                        let hint = Some(
+                            "write a host like `api.example.com` or `*.example.com`".to_owned(),
+                        );
+                        report.error(
+                            "E0108",
+                            item.place,
+                            format!("`{text}` is no host pattern"),
+                            hint,
+                        );
                     }
                 }
             }
@@ -256,7 +350,9 @@ fn limits(node: &Node, report: &mut Report<'_>) -> LimitsPatch {
         match key.name.as_str() {
             "timeout" => patch.timeout_ms = report.duration(node, "timeout", 1, 900_000),
             "memory" => patch.memory = report.size(node, "memory", 1 << 20, 4 << 30),
-            "operations" => patch.operations = report.number(node, "operations", 1, 1_000_000_000_000),
+            "operations" => {
+                patch.operations = report.number(node, "operations", 1, 1_000_000_000_000)
+            }
             "concurrency" => {
                 let number = report.number(node, "concurrency", 1, 10_000);
                 patch.concurrency = number.and_then(|number| u32::try_from(number).ok());
@@ -272,10 +368,18 @@ fn limits(node: &Node, report: &mut Report<'_>) -> LimitsPatch {
 fn routes(node: &Node, report: &mut Report<'_>) -> Vec<RouteManifest> {
     let items = report.list(node, "routes");
     if items.len() > MAX_ROUTES {
-        report.error("E0208", node.place, format!("an app has at most {MAX_ROUTES} routes"), None);
+        report.error(
+            "E0208",
+            node.place,
+            format!("an app has at most {MAX_ROUTES} routes"),
+            None,
+        );
         return Vec::new();
     }
-    items.iter().filter_map(|item| route(item, report)).collect()
+    items
+        .iter()
+        .filter_map(|item| route(item, report))
+        .collect()
 }
 
 fn route(node: &Node, report: &mut Report<'_>) -> Option<RouteManifest> {
@@ -289,7 +393,10 @@ fn route(node: &Node, report: &mut Report<'_>) -> Option<RouteManifest> {
             "path" => pattern = path(node, report),
             "script" => {
                 let text = report.text(node, "script").map(str::to_owned);
-                script = text.map(|value| Placed { value, place: node.place });
+                script = text.map(|value| Placed {
+                    value,
+                    place: node.place,
+                });
             }
             "methods" => methods = method_list(node, report),
             "mode" => match report.text(node, "mode") {
@@ -299,7 +406,9 @@ fn route(node: &Node, report: &mut Report<'_>) -> Option<RouteManifest> {
             },
             "auth" => match &node.value {
                 Yaml::Text(word) if word == "none" => {}
-                Yaml::Text(word) if word != "key" => wrong_word(report, node, "auth", word, &["none", "key", "signature"]),
+                Yaml::Text(word) if word != "key" => {
+                    wrong_word(report, node, "auth", word, &["none", "key", "signature"])
+                }
                 _ => report.not_yet(key),
             },
             "cors" => cors = read_cors(node, report),
@@ -311,11 +420,19 @@ fn route(node: &Node, report: &mut Report<'_>) -> Option<RouteManifest> {
     for (name, there) in [("path", pattern.is_some()), ("script", script.is_some())] {
         let written = entries.iter().any(|(key, _)| key.name == name);
         if !there && !written && matches!(node.value, Yaml::Map(_)) {
-            report.error("E0104", node.place, format!("the route lacks `{name}`"), None);
+            report.error(
+                "E0104",
+                node.place,
+                format!("the route lacks `{name}`"),
+                None,
+            );
         }
     }
     let (Some(pattern), Some(script)) = (pattern, script) else {
-        debug_assert!(report.found.len() > before, "a route that is left out has a finding");
+        debug_assert!(
+            report.found.len() > before,
+            "a route that is left out has a finding"
+        );
         return None;
     };
     Some(RouteManifest {
@@ -336,7 +453,12 @@ fn path(node: &Node, report: &mut Report<'_>) -> Option<RoutePattern> {
         Ok(pattern) => Some(pattern),
         Err(error) => {
             let hint = Some("examples: `/entries`, `/entries/{id}`, `/files/{*rest}`".to_owned());
-            report.error("E0301", node.place, format!("`{text}` is no path of a route: {error}"), hint);
+            report.error(
+                "E0301",
+                node.place,
+                format!("`{text}` is no path of a route: {error}"),
+                hint,
+            );
             None
         }
     }
@@ -346,15 +468,27 @@ fn method_list(node: &Node, report: &mut Report<'_>) -> BTreeSet<String> {
     let mut methods = BTreeSet::new();
     let items = report.list(node, "methods");
     for item in items {
-        let Some(text) = report.text(item, "a method") else { continue };
+        let Some(text) = report.text(item, "a method") else {
+            continue;
+        };
         if !METHODS.contains(&text) {
             wrong_word(report, item, "a method", text, &METHODS);
         } else if !methods.insert(text.to_owned()) {
-            report.error("E0105", item.place, format!("the method `{text}` stands twice"), None);
+            report.error(
+                "E0105",
+                item.place,
+                format!("the method `{text}` stands twice"),
+                None,
+            );
         }
     }
     if items.is_empty() && matches!(node.value, Yaml::List(_)) {
-        report.error("E0108", node.place, "methods is empty", Some("leave it out for GET alone".to_owned()));
+        report.error(
+            "E0108",
+            node.place,
+            "methods is empty",
+            Some("leave it out for GET alone".to_owned()),
+        );
     }
     methods
 }
@@ -364,7 +498,10 @@ fn read_cors(node: &Node, report: &mut Report<'_>) -> Option<Cors> {
         Yaml::Bool(false) => return None,
         Yaml::Bool(true) => {
             let origins = vec!["*".to_owned()];
-            return Some(Cors { origins, ..Cors::default() });
+            return Some(Cors {
+                origins,
+                ..Cors::default()
+            });
         }
         Yaml::Map(_) => {}
         _ => {
@@ -377,7 +514,9 @@ fn read_cors(node: &Node, report: &mut Report<'_>) -> Option<Cors> {
         match key.name.as_str() {
             "origins" => {
                 for item in report.list(node, "origins") {
-                    let Some(text) = report.text(item, "an origin") else { continue };
+                    let Some(text) = report.text(item, "an origin") else {
+                        continue;
+                    };
                     if is_origin(text) {
                         cors.origins.push(text.to_owned());
                     } else {
@@ -388,7 +527,11 @@ fn read_cors(node: &Node, report: &mut Report<'_>) -> Option<Cors> {
             }
             "methods" => cors.methods = method_list(node, report).into_iter().collect(),
             "headers" => cors.headers = headers(node, report),
-            "max_age" => cors.max_age = report.duration(node, "max_age", 0, 86_400_000).map(|ms| ms / 1000),
+            "max_age" => {
+                cors.max_age = report
+                    .duration(node, "max_age", 0, 86_400_000)
+                    .map(|ms| ms / 1000)
+            }
             _ => {}
         }
     }
@@ -401,10 +544,17 @@ fn read_cors(node: &Node, report: &mut Report<'_>) -> Option<Cors> {
 fn headers(node: &Node, report: &mut Report<'_>) -> Vec<String> {
     let mut headers = Vec::new();
     for item in report.list(node, "headers") {
-        let Some(text) = report.text(item, "a header's name") else { continue };
+        let Some(text) = report.text(item, "a header's name") else {
+            continue;
+        };
         let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
         if text.is_empty() || !text.bytes().all(token) {
-            report.error("E0108", item.place, format!("`{text}` is no header's name"), None);
+            report.error(
+                "E0108",
+                item.place,
+                format!("`{text}` is no header's name"),
+                None,
+            );
         } else {
             headers.push(text.to_ascii_lowercase());
         }
@@ -417,12 +567,20 @@ fn is_origin(text: &str) -> bool {
     let Some((scheme, rest)) = text.split_once("://") else {
         return text == "*";
     };
-    let (name, port) = rest.rsplit_once(':').map_or((rest, None), |(name, port)| (name, Some(port)));
+    let (name, port) = rest
+        .rsplit_once(':')
+        .map_or((rest, None), |(name, port)| (name, Some(port)));
     let port_is_good = port.is_none_or(|port| port.parse::<u16>().is_ok());
     matches!(scheme, "http" | "https") && port_is_good && host(name).as_deref() == Some(name)
 }
 
 fn wrong_word(report: &mut Report<'_>, node: &Node, what: &str, word: &str, words: &[&str]) {
-    let hint = did_you_mean(word, words.iter().copied()).unwrap_or_else(|| format!("one of {}", words.join(", ")));
-    report.error("E0108", node.place, format!("{what} cannot be `{word}`"), Some(hint));
+    let hint = did_you_mean(word, words.iter().copied())
+        .unwrap_or_else(|| format!("one of {}", words.join(", ")));
+    report.error(
+        "E0108",
+        node.place,
+        format!("{what} cannot be `{word}`"),
+        Some(hint),
+    );
 }

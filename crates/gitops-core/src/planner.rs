@@ -32,10 +32,12 @@ pub fn plan(source: SourceId, desired: &DesiredState, live: &LiveState, prune: b
         if desired.apps.contains_key(name) {
             continue;
         }
-        let invalid = desired
-            .invalid
-            .iter()
-            .any(|invalid| invalid.name.as_ref().map_or(invalid.dir == app.spec.dir, |of| of == name));
+        let invalid = desired.invalid.iter().any(|invalid| {
+            invalid
+                .name
+                .as_ref()
+                .map_or(invalid.dir == app.spec.dir, |of| of == name)
+        });
         if invalid {
             plan.kept.push(name.clone());
         } else if prune {
@@ -60,7 +62,11 @@ fn update(plan: &mut Plan, name: &AppName, live: Option<&Arc<AppSpec>>, spec: &A
         return;
     }
     let change = AppPlan {
-        action: if live.is_some() { AppAction::Update } else { AppAction::Create },
+        action: if live.is_some() {
+            AppAction::Update
+        } else {
+            AppAction::Create
+        },
         desired: Some(Arc::clone(spec)),
         live: live.map(Arc::clone),
         changes,
@@ -71,7 +77,11 @@ fn update(plan: &mut Plan, name: &AppName, live: Option<&Arc<AppSpec>>, spec: &A
 fn foreign(spec: &AppSpec) -> Diagnostic {
     let dir = &spec.dir;
     Diagnostic {
-        path: if dir.is_empty() { "app.yaml".to_owned() } else { format!("{dir}/app.yaml") },
+        path: if dir.is_empty() {
+            "app.yaml".to_owned()
+        } else {
+            format!("{dir}/app.yaml")
+        },
         line: 1,
         column: 1,
         length: 1,
@@ -94,7 +104,10 @@ pub fn check_desired(desired: &DesiredState) -> Vec<String> {
         }
         for route in &spec.routes {
             if !spec.scripts.contains_key(&route.script) {
-                broken.push(format!("{name}: {} names a script that is not there", route.label()));
+                broken.push(format!(
+                    "{name}: {} names a script that is not there",
+                    route.label()
+                ));
             }
             if route.methods.is_empty() {
                 broken.push(format!("{name}: {} has no method", route.path));
@@ -102,15 +115,22 @@ pub fn check_desired(desired: &DesiredState) -> Vec<String> {
         }
         for (trigger, found) in &spec.triggers {
             if !spec.scripts.contains_key(&found.script) {
-                broken.push(format!("{name}: the trigger {trigger} names a script that is not there"));
+                broken.push(format!(
+                    "{name}: the trigger {trigger} names a script that is not there"
+                ));
             }
         }
         for domain in &spec.domains {
             if let Some(other) = domains.insert(domain, name) {
-                broken.push(format!("the domain `{domain}` is claimed by `{other}` and `{name}`"));
+                broken.push(format!(
+                    "the domain `{domain}` is claimed by `{other}` and `{name}`"
+                ));
             }
         }
-        if !spec.routes.is_sorted_by(|a, b| (&a.path, &a.methods) < (&b.path, &b.methods)) {
+        if !spec
+            .routes
+            .is_sorted_by(|a, b| (&a.path, &a.methods) < (&b.path, &b.methods))
+        {
             broken.push(format!("{name}: routes are not sorted, or stand twice"));
         }
     }

@@ -15,7 +15,12 @@ pub fn json(plan: &Plan, errors: &[Diagnostic]) -> Value {
 
 /// `2 apps to create, 1 to update, 0 to remove; 12 changes`
 pub fn summary(plan: &Plan) -> String {
-    let count = |action| plan.apps.values().filter(|app| app.action == action).count();
+    let count = |action| {
+        plan.apps
+            .values()
+            .filter(|app| app.action == action)
+            .count()
+    };
     if plan.is_empty() {
         return "No changes.".to_owned();
     }
@@ -30,7 +35,13 @@ pub fn summary(plan: &Plan) -> String {
 
 /// For terminals.
 pub fn terminal(plan: &Plan, color: bool) -> String {
-    let paint = |code: &str, text: &str| if color { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() };
+    let paint = |code: &str, text: &str| {
+        if color {
+            format!("\x1b[{code}m{text}\x1b[0m")
+        } else {
+            text.to_owned()
+        }
+    };
     let mut out = String::new();
     for (name, app) in &plan.apps {
         let (sign, code, word) = match app.action {
@@ -38,11 +49,27 @@ pub fn terminal(plan: &Plan, color: bool) -> String {
             AppAction::Update => ("~", "33", "updated"),
             AppAction::Remove => ("-", "31", "removed"),
         };
-        let _ = writeln!(out, "{} {} will be {word}", paint(code, sign), paint("1", name.as_str()));
-        let width = app.changes.iter().map(|change| kind(change).len()).max().unwrap_or(0);
+        let _ = writeln!(
+            out,
+            "{} {} will be {word}",
+            paint(code, sign),
+            paint("1", name.as_str())
+        );
+        let width = app
+            .changes
+            .iter()
+            .map(|change| kind(change).len())
+            .max()
+            .unwrap_or(0);
         for change in &app.changes {
             let (sign, code) = self::sign(change.change);
-            let _ = writeln!(out, "    {} {:width$}  {}", paint(code, sign), kind(change), change.name);
+            let _ = writeln!(
+                out,
+                "    {} {:width$}  {}",
+                paint(code, sign),
+                kind(change),
+                change.name
+            );
             if change.change == ChangeKind::Changed {
                 for field in &change.fields {
                     let _ = writeln!(out, "        {}", field_line(field));
@@ -51,7 +78,11 @@ pub fn terminal(plan: &Plan, color: bool) -> String {
         }
     }
     for name in &plan.kept {
-        let _ = writeln!(out, "{} {name} stays at its last good commit", paint("33", "!"));
+        let _ = writeln!(
+            out,
+            "{} {name} stays at its last good commit",
+            paint("33", "!")
+        );
     }
     let _ = writeln!(out, "{}", paint("1", &summary(plan)));
     out
@@ -61,7 +92,11 @@ pub fn terminal(plan: &Plan, color: bool) -> String {
 pub fn markdown(plan: &Plan, errors: &[Diagnostic]) -> String {
     let mut out = format!("### PiCloud plan\n\n{}\n", summary(plan));
     for (name, app) in &plan.apps {
-        let _ = write!(out, "\n<details open><summary><code>{name}</code>: {} changes</summary>\n\n", app.changes.len());
+        let _ = write!(
+            out,
+            "\n<details open><summary><code>{name}</code>: {} changes</summary>\n\n",
+            app.changes.len()
+        );
         out.push_str("| | kind | name | change |\n|---|---|---|---|\n");
         for change in &app.changes {
             let fields: Vec<String> = match change.change {
@@ -80,7 +115,11 @@ pub fn markdown(plan: &Plan, errors: &[Diagnostic]) -> String {
         out.push_str("\n</details>\n");
     }
     if !errors.is_empty() {
-        let _ = write!(out, "\n#### Errors\n\n```text\n{}```\n", human(errors, false).replace("```", "'''"));
+        let _ = write!(
+            out,
+            "\n#### Errors\n\n```text\n{}```\n",
+            human(errors, false).replace("```", "'''")
+        );
     }
     out
 }
@@ -103,14 +142,21 @@ fn kind(change: &Change) -> String {
 }
 
 fn field_line(field: &FieldChange) -> String {
-    format!("{}: {} → {}", field.path, short(&field.old), short(&field.new))
+    format!(
+        "{}: {} → {}",
+        field.path,
+        short(&field.old),
+        short(&field.new)
+    )
 }
 
 /// A value for people: absent as `none`, object ids by their first digits.
 fn short(value: &Value) -> String {
     match value {
         Value::Null => "none".to_owned(),
-        Value::String(text) if text.len() == 40 && text.bytes().all(|b| b.is_ascii_hexdigit()) => text[..7].to_owned(),
+        Value::String(text) if text.len() == 40 && text.bytes().all(|b| b.is_ascii_hexdigit()) => {
+            text[..7].to_owned()
+        }
         Value::String(text) => crate::decode::excerpt(text),
         other => crate::decode::excerpt(&other.to_string()),
     }
@@ -118,7 +164,13 @@ fn short(value: &Value) -> String {
 
 /// Findings for people.
 pub fn human(findings: &[Diagnostic], color: bool) -> String {
-    let paint = |code: &str, text: &str| if color { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() };
+    let paint = |code: &str, text: &str| {
+        if color {
+            format!("\x1b[{code}m{text}\x1b[0m")
+        } else {
+            text.to_owned()
+        }
+    };
     let mut out = String::new();
     for finding in findings {
         let (code, word) = match finding.severity {
@@ -126,11 +178,19 @@ pub fn human(findings: &[Diagnostic], color: bool) -> String {
             Severity::Warning => ("1;33", "warning"),
         };
         let head = paint(code, &format!("{word}[{}]", finding.code));
-        let _ = writeln!(out, "{}:{}:{}: {head}: {}", finding.path, finding.line, finding.column, finding.message);
+        let _ = writeln!(
+            out,
+            "{}:{}:{}: {head}: {}",
+            finding.path, finding.line, finding.column, finding.message
+        );
         if let Some(line) = &finding.excerpt {
             let number = finding.line.to_string();
             let margin = " ".repeat(number.len());
-            let before: String = line.chars().take(finding.column as usize - 1).map(|_| ' ').collect();
+            let before: String = line
+                .chars()
+                .take(finding.column as usize - 1)
+                .map(|_| ' ')
+                .collect();
             let carets = "^".repeat(finding.length.min(80) as usize);
             let _ = writeln!(out, "{number} | {}", line.trim_end());
             let _ = writeln!(out, "{margin} | {before}{}", paint(code, &carets));
@@ -144,12 +204,24 @@ pub fn human(findings: &[Diagnostic], color: bool) -> String {
 
 /// Findings as workflow commands of GitHub Actions.
 pub fn github(findings: &[Diagnostic]) -> String {
-    let escape = |text: &str| text.replace('%', "%25").replace('\r', "%0D").replace('\n', "%0A");
+    let escape = |text: &str| {
+        text.replace('%', "%25")
+            .replace('\r', "%0D")
+            .replace('\n', "%0A")
+    };
     let property = |text: &str| escape(text).replace(':', "%3A").replace(',', "%2C");
     let mut out = String::new();
     for finding in findings {
-        let word = if finding.is_error() { "error" } else { "warning" };
-        let hint = finding.hint.as_deref().map(|hint| format!(" ({hint})")).unwrap_or_default();
+        let word = if finding.is_error() {
+            "error"
+        } else {
+            "warning"
+        };
+        let hint = finding
+            .hint
+            .as_deref()
+            .map(|hint| format!(" ({hint})"))
+            .unwrap_or_default();
         let _ = writeln!(
             out,
             "::{word} file={},line={},col={},title={}::{}",

@@ -95,7 +95,10 @@ impl MapTree {
                     kind: EntryKind::File,
                 });
             } else {
-                folders.entry(path[0]).or_default().push((path[1..].to_vec(), content));
+                folders
+                    .entry(path[0])
+                    .or_default()
+                    .push((path[1..].to_vec(), content));
             }
         }
         for (name, below) in folders {
@@ -134,7 +137,10 @@ impl TreeReader for MapTree {
     }
 
     fn blob_size(&self, id: &BlobId) -> Result<u64, ReadError> {
-        let blob = self.blobs.get(id).ok_or_else(|| ReadError::Missing { id: id.clone() })?;
+        let blob = self
+            .blobs
+            .get(id)
+            .ok_or_else(|| ReadError::Missing { id: id.clone() })?;
         Ok(blob.len() as u64)
     }
 }

@@ -50,8 +50,16 @@ mod tests {
     #[test]
     fn durations() {
         let cases = [
-            ("500ms", Some(500)), ("5s", Some(5_000)), ("1h30m", Some(5_400_000)), ("7d", Some(604_800_000)),
-            ("", None), ("5", None), ("s", None), ("5 s", None), ("-5s", None), ("99999999999999999999d", None),
+            ("500ms", Some(500)),
+            ("5s", Some(5_000)),
+            ("1h30m", Some(5_400_000)),
+            ("7d", Some(604_800_000)),
+            ("", None),
+            ("5", None),
+            ("s", None),
+            ("5 s", None),
+            ("-5s", None),
+            ("99999999999999999999d", None),
         ];
         for (text, expected) in cases {
             assert_eq!(duration_ms(text), expected, "{text:?}");
@@ -61,8 +69,15 @@ mod tests {
     #[test]
     fn sizes() {
         let cases = [
-            ("0", Some(0)), ("64MiB", Some(64 << 20)), ("1 KiB", Some(1024)), ("6MB", Some(6_000_000)),
-            ("", None), ("MiB", None), ("1TiB", None), ("1.5MiB", None), ("99999999999999999999GiB", None),
+            ("0", Some(0)),
+            ("64MiB", Some(64 << 20)),
+            ("1 KiB", Some(1024)),
+            ("6MB", Some(6_000_000)),
+            ("", None),
+            ("MiB", None),
+            ("1TiB", None),
+            ("1.5MiB", None),
+            ("99999999999999999999GiB", None),
         ];
         for (text, expected) in cases {
             assert_eq!(bytes(text), expected, "{text:?}");

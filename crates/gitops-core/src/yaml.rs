@@ -144,7 +144,12 @@ impl Builder<'_> {
         })
     }
 
-    fn node(&mut self, event: Event<'static>, place: Place, depth: usize) -> Result<Node, YamlError> {
+    fn node(
+        &mut self,
+        event: Event<'static>,
+        place: Place,
+        depth: usize,
+    ) -> Result<Node, YamlError> {
         if depth >= MAX_DEPTH {
             return Err(YamlError {
                 code: "E0106",
@@ -155,7 +160,9 @@ impl Builder<'_> {
         }
         self.count(1, place)?;
         let (anchor, value) = match event {
-            Event::Scalar(text, style, anchor, tag) => (anchor, scalar(&text, style, tag.is_some())),
+            Event::Scalar(text, style, anchor, tag) => {
+                (anchor, scalar(&text, style, tag.is_some()))
+            }
             Event::SequenceStart(anchor, _) => (anchor, self.list(depth)?),
             Event::MappingStart(anchor, _) => (anchor, self.map(depth)?),
             Event::Alias(anchor) => {
@@ -220,7 +227,10 @@ impl Builder<'_> {
                 return Err(YamlError {
                     code: "E0105",
                     place,
-                    message: format!("the key `{name}` stands twice; first in line {}", first.place.line),
+                    message: format!(
+                        "the key `{name}` stands twice; first in line {}",
+                        first.place.line
+                    ),
                     hint: Some("keep one of them"),
                 });
             }
@@ -232,7 +242,12 @@ impl Builder<'_> {
 fn size(node: &Node) -> usize {
     match &node.value {
         Yaml::List(items) => 1 + items.iter().map(size).sum::<usize>(),
-        Yaml::Map(entries) => 1 + entries.iter().map(|(_, value)| 1 + size(value)).sum::<usize>(),
+        Yaml::Map(entries) => {
+            1 + entries
+                .iter()
+                .map(|(_, value)| 1 + size(value))
+                .sum::<usize>()
+        }
         _ => 1,
     }
 }
@@ -264,13 +279,19 @@ fn is_number(text: &str) -> bool {
     }
     unsigned.starts_with(|c: char| c.is_ascii_digit() || c == '.')
         && unsigned.bytes().any(|b| b.is_ascii_digit())
-        && unsigned.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'.' | b'e' | b'E' | b'+' | b'-'))
+        && unsigned
+            .bytes()
+            .all(|b| b.is_ascii_digit() || matches!(b, b'.' | b'e' | b'E' | b'+' | b'-'))
         && unsigned.parse::<f64>().is_ok()
 }
 
 fn place(span: &Span) -> Place {
     let same_line = span.start.line() == span.end.line();
-    let length = if same_line { span.end.col().saturating_sub(span.start.col()) } else { 1 };
+    let length = if same_line {
+        span.end.col().saturating_sub(span.start.col())
+    } else {
+        1
+    };
     Place {
         line: number(span.start.line()),
         column: number(span.start.col() + 1),
@@ -314,7 +335,9 @@ mod tests {
             Yaml::Text(text) => text.clone().into(),
             Yaml::List(items) => items.iter().map(plain).collect::<Vec<_>>().into(),
             Yaml::Map(entries) => {
-                let entries = entries.iter().map(|(key, value)| (key.name.clone().into(), plain(value)));
+                let entries = entries
+                    .iter()
+                    .map(|(key, value)| (key.name.clone().into(), plain(value)));
                 serde_yaml::Value::Mapping(entries.collect())
             }
         }
@@ -341,7 +364,7 @@ mod tests {
         let mut bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
         for level in 1..9 {
             let before = level - 1;
-            let aliases = [format!("*a{before}"); 10].map(|alias| alias.clone()).join(", ");
+            let aliases = vec![format!("*a{before}"); 10].join(", ");
             bomb.push_str(&format!("a{level}: &a{level} [{aliases}]\n"));
         }
         assert_eq!(parse(&bomb).expect_err("too many").code, "E0106");
@@ -351,11 +374,21 @@ mod tests {
 
     #[test]
     fn places_are_counted_in_characters() {
-        let root = parse("ä: 1\nb: [x, yy]\n").expect("good").expect("a document");
-        let Yaml::Map(entries) = &root.value else { panic!("a mapping") };
+        let root = parse("ä: 1\nb: [x, yy]\n")
+            .expect("good")
+            .expect("a document");
+        let Yaml::Map(entries) = &root.value else {
+            panic!("a mapping")
+        };
         assert_eq!((entries[0].1.place.line, entries[0].1.place.column), (1, 4));
-        let Yaml::List(items) = &entries[1].1.value else { panic!("a list") };
-        let expected = Place { line: 2, column: 8, length: 2 };
+        let Yaml::List(items) = &entries[1].1.value else {
+            panic!("a list")
+        };
+        let expected = Place {
+            line: 2,
+            column: 8,
+            length: 2,
+        };
         assert_eq!(items[1].place, expected);
     }
 }

@@ -58,7 +58,10 @@ pub fn router(state: AdminState) -> Router {
         .route("/sources/{source}/sync", post(sources::sync))
         .route("/deployments", get(deployments::list))
         .route("/deployments/{id}", get(deployments::show))
-        .route("/plan", post(plan::create).layer(axum::extract::DefaultBodyLimit::max(MAX_TREE)))
+        .route(
+            "/plan",
+            post(plan::create).layer(axum::extract::DefaultBodyLimit::max(MAX_TREE)),
+        )
         .route("/apps", get(apps::list))
         .route("/apps/{app}", get(apps::show))
         .route("/apps/{app}/scripts", get(apps::scripts))
@@ -84,5 +87,9 @@ struct Ask {
 /// Whether Caddy may get a certificate for a name: only while an app owns it.
 async fn ask(State(state): State<AdminState>, Query(ask): Query<Ask>) -> StatusCode {
     let host = ask.domain.trim_end_matches('.').to_ascii_lowercase();
-    if (state.owns_domain)(&host) { StatusCode::OK } else { StatusCode::NOT_FOUND }
+    if (state.owns_domain)(&host) {
+        StatusCode::OK
+    } else {
+        StatusCode::NOT_FOUND
+    }
 }

@@ -20,7 +20,9 @@ pub enum GitError {
         path: String,
     },
     /// Its objects are named in a way that this version can't read.
-    #[error("{path} is a SHA-256 repository, which this version cannot read; use one with SHA-1 (`git init --object-format=sha1`)")]
+    #[error(
+        "{path} is a SHA-256 repository, which this version cannot read; use one with SHA-1 (`git init --object-format=sha1`)"
+    )]
     Sha256 {
         /// Where it is.
         path: String,
@@ -48,11 +50,22 @@ impl LocalPath {
     /// Finds the repository that a path is in.
     pub fn find(path: &Path) -> Result<Self, GitError> {
         let shown = path.display().to_string();
-        let full = path.canonicalize().map_err(|_| GitError::NotARepository { path: shown.clone() })?;
+        let full = path.canonicalize().map_err(|_| GitError::NotARepository {
+            path: shown.clone(),
+        })?;
         let repository = discover(&full, &shown)?;
-        let root = repository.workdir().and_then(|root| root.canonicalize().ok());
-        let prefix = root.as_deref().and_then(|root| full.strip_prefix(root).ok()).unwrap_or(Path::new(""));
-        let prefix = if prefix.starts_with(".git") { Path::new("") } else { prefix };
+        let root = repository
+            .workdir()
+            .and_then(|root| root.canonicalize().ok());
+        let prefix = root
+            .as_deref()
+            .and_then(|root| full.strip_prefix(root).ok())
+            .unwrap_or(Path::new(""));
+        let prefix = if prefix.starts_with(".git") {
+            Path::new("")
+        } else {
+            prefix
+        };
         Ok(Self {
             prefix: prefix.to_str().ok_or(GitError::NotUtf8(shown))?.to_owned(),
             git_dir: repository.path().to_owned(),
@@ -65,10 +78,14 @@ fn discover(full: &Path, shown: &str) -> Result<Repository, GitError> {
     Repository::discover(full).map_err(|error| {
         let message = error.message().to_owned();
         if message.contains("object format") || message.contains("objectformat") {
-            return GitError::Sha256 { path: shown.to_owned() };
+            return GitError::Sha256 {
+                path: shown.to_owned(),
+            };
         }
         if error.code() == ErrorCode::NotFound {
-            return GitError::NotARepository { path: shown.to_owned() };
+            return GitError::NotARepository {
+                path: shown.to_owned(),
+            };
         }
         GitError::Git(error)
     })
@@ -111,7 +128,9 @@ impl GitRepository {
         };
         match found.and_then(|reference| reference.peel_to_commit()) {
             Ok(commit) => Ok(Some(commit_id(commit.id())?)),
-            Err(error) if matches!(error.code(), ErrorCode::NotFound | ErrorCode::UnbornBranch) => Ok(None),
+            Err(error) if matches!(error.code(), ErrorCode::NotFound | ErrorCode::UnbornBranch) => {
+                Ok(None)
+            }
             Err(error) => Err(error.into()),
         }
     }
@@ -119,9 +138,14 @@ impl GitRepository {
     /// The commit that a revision names, if there is one.
     pub fn resolve(&self, revision: &str) -> Result<Option<CommitId>, GitError> {
         let repository = self.repository.lock();
-        match repository.revparse_single(revision).and_then(|object| object.peel_to_commit()) {
+        match repository
+            .revparse_single(revision)
+            .and_then(|object| object.peel_to_commit())
+        {
             Ok(commit) => Ok(Some(commit_id(commit.id())?)),
-            Err(error) if matches!(error.code(), ErrorCode::NotFound | ErrorCode::InvalidSpec) => Ok(None),
+            Err(error) if matches!(error.code(), ErrorCode::NotFound | ErrorCode::InvalidSpec) => {
+                Ok(None)
+            }
             Err(error) => Err(error.into()),
         }
     }
@@ -146,7 +170,10 @@ impl GitRepository {
     /// Whether `ancestor` is in the history of `commit`. A commit that isn't there is in none.
     pub fn is_ancestor(&self, ancestor: &CommitId, commit: &CommitId) -> Result<bool, GitError> {
         let repository = self.repository.lock();
-        let (ancestor, commit) = (Oid::from_str(ancestor.as_str())?, Oid::from_str(commit.as_str())?);
+        let (ancestor, commit) = (
+            Oid::from_str(ancestor.as_str())?,
+            Oid::from_str(commit.as_str())?,
+        );
         match repository.graph_descendant_of(commit, ancestor) {
             Ok(descends) => Ok(descends || ancestor == commit),
             Err(error) if error.code() == ErrorCode::NotFound => Ok(false),
@@ -156,23 +183,33 @@ impl GitRepository {
 }
 
 fn commit_id(id: Oid) -> Result<CommitId, GitError> {
-    id.to_string().parse().map_err(|_| GitError::NotUtf8(id.to_string()))
+    id.to_string()
+        .parse()
+        .map_err(|_| GitError::NotUtf8(id.to_string()))
 }
 
 fn blob_id(id: Oid) -> Result<BlobId, GitError> {
-    id.to_string().parse().map_err(|_| GitError::NotUtf8(id.to_string()))
+    id.to_string()
+        .parse()
+        .map_err(|_| GitError::NotUtf8(id.to_string()))
 }
 
 /// The blob id of a content, as git gives it.
 pub fn hash_blob(content: &[u8]) -> BlobId {
     let id = Oid::hash_object(ObjectType::Blob, content).map(|id| id.to_string());
-    id.ok().and_then(|id| id.parse().ok()).unwrap_or_else(|| unreachable!("hashing in memory gives an object id"))
+    id.ok()
+        .and_then(|id| id.parse().ok())
+        .unwrap_or_else(|| unreachable!("hashing in memory gives an object id"))
 }
 
 impl TreeReader for GitRepository {
     fn tree(&self, id: &BlobId) -> Result<Vec<TreeEntry>, ReadError> {
         let repository = self.repository.lock();
-        let tree = oid(id).and_then(|oid| repository.find_tree(oid).map_err(|error| failed(id, &error)))?;
+        let tree = oid(id).and_then(|oid| {
+            repository
+                .find_tree(oid)
+                .map_err(|error| failed(id, &error))
+        })?;
         let mut entries = Vec::with_capacity(tree.len());
         for entry in &tree {
             let kind = match entry.filemode() {
@@ -183,7 +220,9 @@ impl TreeReader for GitRepository {
             };
             entries.push(TreeEntry {
                 name: entry.name_bytes().to_vec(),
-                id: blob_id(entry.id()).map_err(|error| ReadError::Failed { message: error.to_string() })?,
+                id: blob_id(entry.id()).map_err(|error| ReadError::Failed {
+                    message: error.to_string(),
+                })?,
                 kind,
             });
         }
@@ -196,14 +235,18 @@ impl TreeReader for GitRepository {
             return Err(ReadError::TooLarge { size });
         }
         let repository = self.repository.lock();
-        let blob = repository.find_blob(oid(id)?).map_err(|error| failed(id, &error))?;
+        let blob = repository
+            .find_blob(oid(id)?)
+            .map_err(|error| failed(id, &error))?;
         Ok(blob.content().to_vec())
     }
 
     fn blob_size(&self, id: &BlobId) -> Result<u64, ReadError> {
         let repository = self.repository.lock();
         let database = repository.odb().map_err(|error| failed(id, &error))?;
-        let (size, _) = database.read_header(oid(id)?).map_err(|error| failed(id, &error))?;
+        let (size, _) = database
+            .read_header(oid(id)?)
+            .map_err(|error| failed(id, &error))?;
         Ok(size as u64)
     }
 }

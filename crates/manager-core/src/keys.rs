@@ -38,9 +38,16 @@ mod tests {
 
     #[test]
     fn keys_differ_and_have_their_form() {
-        let (one, other) = (FreshKey::generate().expect("a key"), FreshKey::generate().expect("a key"));
+        let (one, other) = (
+            FreshKey::generate().expect("a key"),
+            FreshKey::generate().expect("a key"),
+        );
         assert_ne!(one.text, other.text);
-        assert!(one.text.starts_with("pic_") && one.text.len() == 47, "{}", one.text);
+        assert!(
+            one.text.starts_with("pic_") && one.text.len() == 47,
+            "{}",
+            one.text
+        );
         assert_ne!(hash(&one.text), hash(&other.text));
     }
 }

@@ -7,7 +7,9 @@ use std::{
 };
 
 use bytes::Bytes;
-use picloud_gitops_core::{LoadCache, LoadOptions, Loaded, ReadError, TreeReader, check_desired, load, plan};
+use picloud_gitops_core::{
+    LoadCache, LoadOptions, Loaded, ReadError, TreeReader, check_desired, load, plan,
+};
 use picloud_shared::{
     BlobId, Clock, CommitId, DeploymentId, Diagnostic, Plan, SourceId, SourceName,
     deployment::{Deployment, DeploymentStatus, StepTiming},
@@ -47,7 +49,11 @@ pub enum DeployError {
 
 impl From<StoreError> for DeployError {
     fn from(error: StoreError) -> Self {
-        if error.is_unavailable() { Self::Waiting(error) } else { Self::Unexpected(error.to_string()) }
+        if error.is_unavailable() {
+            Self::Waiting(error)
+        } else {
+            Self::Unexpected(error.to_string())
+        }
     }
 }
 
@@ -148,16 +154,29 @@ impl Deployer {
         });
         let (repository, head) = opened.await??;
         let Some(head) = head else { return Ok(None) };
-        let last = self.options.store.last_deployment(&self.source.name).await?;
-        let settled = last.as_ref().is_some_and(|last| last.commit == head && last.status != DeploymentStatus::Applying);
+        let last = self
+            .options
+            .store
+            .last_deployment(&self.source.name)
+            .await?;
+        let settled = last
+            .as_ref()
+            .is_some_and(|last| last.commit == head && last.status != DeploymentStatus::Applying);
         if settled {
             return Ok(None);
         }
-        let previous = self.options.store.source(&self.source.name).await?.and_then(|source| source.live_commit);
+        let previous = self
+            .options
+            .store
+            .source(&self.source.name)
+            .await?
+            .and_then(|source| source.live_commit);
         let repository = Arc::new(repository);
         let mut work = Work::begin(self, &head, previous, began, &repository).await?;
         let loaded = work.read(self, &repository).await?;
-        let deployment = work.reconcile(self, &repository, &loaded, &mut live).await?;
+        let deployment = work
+            .reconcile(self, &repository, &loaded, &mut live)
+            .await?;
         let deployment = Arc::new(deployment);
         tracing::info!(
             source = %deployment.source,
@@ -182,16 +201,29 @@ impl Deployer {
     ) -> Result<(Plan, Loaded), DeployError> {
         let checker = Arc::clone(&self.options.checker);
         let loaded = blocking(move || {
-            let options = LoadOptions { path: &prefix, checker: checker.as_ref() };
+            let options = LoadOptions {
+                path: &prefix,
+                checker: checker.as_ref(),
+            };
             load(&reader, &root, &options, &mut LoadCache::default())
         });
         let loaded = loaded.await??;
         let live = self.options.store.load_live().await?;
-        Ok((plan(self.source.id, &loaded.desired, &live, loaded.settings.prune), loaded))
+        Ok((
+            plan(
+                self.source.id,
+                &loaded.desired,
+                &live,
+                loaded.settings.prune,
+            ),
+            loaded,
+        ))
     }
 }
 
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, DeployError> {
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, DeployError> {
     tokio::task::spawn_blocking(work)
         .await
         .map_err(|error| DeployError::Unexpected(error.to_string()))
@@ -240,29 +272,47 @@ impl Work {
             duration_ms: None,
             steps: Vec::new(),
         };
-        let mut work = Self { commit, deployment, began, step: began };
+        let mut work = Self {
+            commit,
+            deployment,
+            began,
+            step: began,
+        };
         work.done("resolve");
         Ok(work)
     }
 
     fn done(&mut self, step: &str) {
         let ms = self.step.elapsed().as_secs_f64() * 1000.0;
-        self.deployment.steps.push(StepTiming { step: step.to_owned(), ms });
+        self.deployment.steps.push(StepTiming {
+            step: step.to_owned(),
+            ms,
+        });
         self.step = Instant::now();
     }
 
-    async fn read(&mut self, deployer: &Deployer, repository: &Arc<GitRepository>) -> Result<Loaded, DeployError> {
+    async fn read(
+        &mut self,
+        deployer: &Deployer,
+        repository: &Arc<GitRepository>,
+    ) -> Result<Loaded, DeployError> {
         let (git, cache) = (Arc::clone(repository), Arc::clone(&deployer.cache));
         let (tree, prefix) = (self.commit.tree.clone(), deployer.path.prefix.clone());
         let checker = Arc::clone(&deployer.options.checker);
         let loaded = blocking(move || {
-            let options = LoadOptions { path: &prefix, checker: checker.as_ref() };
+            let options = LoadOptions {
+                path: &prefix,
+                checker: checker.as_ref(),
+            };
             load(git.as_ref(), &tree, &options, &mut cache.lock())
         });
         let loaded = loaded.await??;
         let broken = check_desired(&loaded.desired);
         if !broken.is_empty() {
-            return Err(DeployError::Unexpected(format!("the desired state is not sound: {}", broken.join("; "))));
+            return Err(DeployError::Unexpected(format!(
+                "the desired state is not sound: {}",
+                broken.join("; ")
+            )));
         }
         self.done("validate");
         Ok(loaded)
@@ -278,9 +328,19 @@ impl Work {
         let store = &deployer.options.store;
         for _ in 0..MAX_REPLANS {
             let current = current_live(store, live).await?;
-            let plan = plan(deployer.source.id, &loaded.desired, current, loaded.settings.prune);
+            let plan = plan(
+                deployer.source.id,
+                &loaded.desired,
+                current,
+                loaded.settings.prune,
+            );
             self.deployment.changes = plan.changes().cloned().collect();
-            self.deployment.errors = loaded.diagnostics.iter().chain(&plan.errors).cloned().collect();
+            self.deployment.errors = loaded
+                .diagnostics
+                .iter()
+                .chain(&plan.errors)
+                .cloned()
+                .collect();
             self.deployment.status = status(&self.deployment.errors, loaded, &plan);
             self.done("plan");
             if self.deployment.status == DeploymentStatus::Failed {
@@ -301,39 +361,61 @@ impl Work {
                 Ok(applied) => {
                     self.done("apply");
                     let version = applied.version;
-                    *live = live.take().map(|live| after(live, deployer.source.id, &plan, applied, &self.deployment));
+                    *live = live.take().map(|live| {
+                        after(live, deployer.source.id, &plan, applied, &self.deployment)
+                    });
                     return self.publish(deployer, version).await;
                 }
                 Err(ApplyError::ParentChanged) => *live = None,
                 Err(ApplyError::Store(error)) => return Err(error.into()),
             }
         }
-        Err(DeployError::Unexpected("the live state changes faster than a plan can be made".to_owned()))
+        Err(DeployError::Unexpected(
+            "the live state changes faster than a plan can be made".to_owned(),
+        ))
     }
 
     async fn refuse(mut self, deployer: &Deployer) -> Result<Deployment, DeployError> {
         self.deployment.changes.clear();
         self.deployment.duration_ms = Some(self.began.elapsed().as_secs_f64() * 1000.0);
-        deployer.options.store.record_deployment(deployer.source.id, &self.deployment).await?;
+        deployer
+            .options
+            .store
+            .record_deployment(deployer.source.id, &self.deployment)
+            .await?;
         Ok(self.deployment)
     }
 
-    async fn publish(mut self, deployer: &Deployer, version: LiveVersion) -> Result<Deployment, DeployError> {
+    async fn publish(
+        mut self,
+        deployer: &Deployer,
+        version: LiveVersion,
+    ) -> Result<Deployment, DeployError> {
         self.deployment.generation = Some(version.generation);
         let mut served = deployer.options.served.clone();
         let reached = served.wait_for(|served| served.is_some_and(|served| served >= version));
         if tokio::time::timeout(PUBLISH_TIME, reached).await.is_err() {
-            tracing::warn!(generation = version.generation, "the node does not serve the new generation yet");
+            tracing::warn!(
+                generation = version.generation,
+                "the node does not serve the new generation yet"
+            );
         }
         self.done("publish");
         self.deployment.duration_ms = Some(self.began.elapsed().as_secs_f64() * 1000.0);
-        deployer.options.store.finish_deployment(&self.deployment).await?;
+        deployer
+            .options
+            .store
+            .finish_deployment(&self.deployment)
+            .await?;
         Ok(self.deployment)
     }
 }
 
 /// The live state, from memory where nobody changed it.
-async fn current_live<'l>(store: &Store, live: &'l mut Option<LiveState>) -> Result<&'l LiveState, StoreError> {
+async fn current_live<'l>(
+    store: &Store,
+    live: &'l mut Option<LiveState>,
+) -> Result<&'l LiveState, StoreError> {
     let version = store.live_version().await?;
     if live.as_ref().is_none_or(|live| live.version != version) {
         *live = Some(store.load_live().await?);
@@ -342,7 +424,13 @@ async fn current_live<'l>(store: &Store, live: &'l mut Option<LiveState>) -> Res
 }
 
 /// The live state after a plan was carried out, without asking the database for all of it.
-fn after(mut live: LiveState, source: SourceId, plan: &Plan, applied: Applied, deployment: &Deployment) -> LiveState {
+fn after(
+    mut live: LiveState,
+    source: SourceId,
+    plan: &Plan,
+    applied: Applied,
+    deployment: &Deployment,
+) -> LiveState {
     live.version = applied.version;
     for name in &plan.kept {
         if let Some(app) = live.apps.get_mut(name)
@@ -359,7 +447,12 @@ fn after(mut live: LiveState, source: SourceId, plan: &Plan, applied: Applied, d
     for (name, change) in &plan.apps {
         match (&change.desired, applied.ids.get(name)) {
             (Some(spec), Some(id)) => {
-                let app = LiveApp { id: *id, source, pinned_commit: None, spec: Arc::clone(spec) };
+                let app = LiveApp {
+                    id: *id,
+                    source,
+                    pinned_commit: None,
+                    spec: Arc::clone(spec),
+                };
                 live.apps.insert(name.clone(), app);
             }
             _ => {
@@ -376,7 +469,11 @@ fn status(errors: &[Diagnostic], loaded: &Loaded, plan: &Plan) -> DeploymentStat
     }
     // Errors that belong to no app are of the source itself: then nothing of it can be trusted.
     let of_source = loaded.diagnostics.iter().any(|finding| {
-        finding.is_error() && (finding.path.ends_with("picloud.yaml") || finding.code == "E0209" && finding.app.is_none() && loaded.desired.apps.is_empty())
+        finding.is_error()
+            && (finding.path.ends_with("picloud.yaml")
+                || finding.code == "E0209"
+                    && finding.app.is_none()
+                    && loaded.desired.apps.is_empty())
     });
     let foreign = plan.errors.len();
     if of_source || loaded.desired.apps.len() == foreign {
@@ -387,25 +484,50 @@ fn status(errors: &[Diagnostic], loaded: &Loaded, plan: &Plan) -> DeploymentStat
 }
 
 /// The contents of a plan's files that the database lacks.
-async fn contents(store: &Store, repository: &Arc<GitRepository>, plan: &Plan) -> Result<Vec<Blob>, DeployError> {
+async fn contents(
+    store: &Store,
+    repository: &Arc<GitRepository>,
+    plan: &Plan,
+) -> Result<Vec<Blob>, DeployError> {
     let specs = || plan.apps.values().filter_map(|app| app.desired.as_deref());
-    let scripts: BTreeSet<BlobId> = specs().flat_map(|spec| spec.scripts.values()).map(|script| script.blob.clone()).collect();
-    let files: BTreeSet<BlobId> = specs().flat_map(|spec| spec.static_files.values()).map(|file| file.blob.clone()).collect();
+    let scripts: BTreeSet<BlobId> = specs()
+        .flat_map(|spec| spec.scripts.values())
+        .map(|script| script.blob.clone())
+        .collect();
+    let files: BTreeSet<BlobId> = specs()
+        .flat_map(|spec| spec.static_files.values())
+        .map(|file| file.blob.clone())
+        .collect();
     if scripts.is_empty() && files.is_empty() {
         return Ok(Vec::new());
     }
-    let (script_ids, file_ids): (Vec<_>, Vec<_>) = (scripts.iter().cloned().collect(), files.into_iter().collect());
-    let missing: BTreeSet<BlobId> = store.missing_blobs(&script_ids, &file_ids).await?.into_iter().collect();
+    let (script_ids, file_ids): (Vec<_>, Vec<_>) = (
+        scripts.iter().cloned().collect(),
+        files.into_iter().collect(),
+    );
+    let missing: BTreeSet<BlobId> = store
+        .missing_blobs(&script_ids, &file_ids)
+        .await?
+        .into_iter()
+        .collect();
     let git = Arc::clone(repository);
     let read = blocking(move || {
         let mut blobs = Vec::with_capacity(missing.len());
         for id in file_ids.iter().filter(|id| missing.contains(*id)) {
-            blobs.push(Blob::Static { id: id.clone(), bytes: Bytes::from(git.blob(id, MAX_STATIC)?) });
+            blobs.push(Blob::Static {
+                id: id.clone(),
+                bytes: Bytes::from(git.blob(id, MAX_STATIC)?),
+            });
         }
         for id in scripts.iter().filter(|id| missing.contains(*id)) {
             let text = String::from_utf8(git.blob(id, MAX_SCRIPT)?);
-            let text = text.map_err(|_| ReadError::Failed { message: format!("the script {id} is not UTF-8") })?;
-            blobs.push(Blob::Script { id: id.clone(), text });
+            let text = text.map_err(|_| ReadError::Failed {
+                message: format!("the script {id} is not UTF-8"),
+            })?;
+            blobs.push(Blob::Script {
+                id: id.clone(),
+                text,
+            });
         }
         Ok::<_, ReadError>(blobs)
     });

@@ -41,12 +41,13 @@ impl RefWatch {
 
 fn watcher(path: &LocalPath, changed: &Arc<Notify>) -> notify::Result<RecommendedWatcher> {
     let wake = Arc::clone(changed);
-    let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| match event {
-        Ok(event) if matches!(event.kind, EventKind::Access(_)) => {}
-        Ok(event) if event.paths.iter().all(|path| is_noise(path)) => {}
-        // A watch that failed is a reason to look, too.
-        _ => wake.notify_one(),
-    })?;
+    let mut watcher =
+        notify::recommended_watcher(move |event: notify::Result<notify::Event>| match event {
+            Ok(event) if matches!(event.kind, EventKind::Access(_)) => {}
+            Ok(event) if event.paths.iter().all(|path| is_noise(path)) => {}
+            // A watch that failed is a reason to look, too.
+            _ => wake.notify_one(),
+        })?;
     // The folder itself for HEAD and packed-refs; replaced repositories are seen by their parent.
     watcher.watch(&path.git_dir, RecursiveMode::NonRecursive)?;
     if path.common_dir != path.git_dir {

@@ -80,7 +80,8 @@ impl Disk {
             }
             files.insert(name);
         }
-        let index = json!({ "format": FORMAT, "version": version, "apps": files, "sources": sources });
+        let index =
+            json!({ "format": FORMAT, "version": version, "apps": files, "sources": sources });
         write(&self.dir.join("current"), &serde_json::to_vec(&index)?)?;
         for entry in fs::read_dir(&self.dir)? {
             let entry = entry?;

@@ -23,7 +23,9 @@ pub async fn follow(store: Store, holder: Arc<SnapshotHolder>, executor: Arc<dyn
             Err(error) if error.is_unavailable() => {
                 tracing::warn!(%error, "the database is away; serving what was live");
             }
-            Err(error) => tracing::error!(%error, "the live configuration cannot be loaded; serving what was live"),
+            Err(error) => {
+                tracing::error!(%error, "the live configuration cannot be loaded; serving what was live")
+            }
         }
         tokio::time::sleep(backoff).await;
         backoff = (backoff * 2).min(MAX_BACKOFF);
@@ -71,5 +73,6 @@ async fn load(
         }
         holder.update(delta);
     });
-    done.await.map_err(|error| StoreError::Corrupt(error.to_string()))
+    done.await
+        .map_err(|error| StoreError::Corrupt(error.to_string()))
 }

@@ -8,7 +8,9 @@ use std::{
 
 use arc_swap::ArcSwap;
 use http::HeaderValue;
-use picloud_shared::{AppName, AppSnapshot, CommitId, Limits, SourceId, plan::LiveVersion, snapshot::SourceSnapshot};
+use picloud_shared::{
+    AppName, AppSnapshot, CommitId, Limits, SourceId, plan::LiveVersion, snapshot::SourceSnapshot,
+};
 use picloud_store::SnapshotDelta;
 use tokio::sync::watch;
 
@@ -73,7 +75,11 @@ impl SnapshotHolder {
             version: watch::Sender::new(None),
         };
         if let Some(kept) = holder.disk.as_ref().and_then(disk::Disk::load) {
-            holder.swap(kept.version, kept.apps.into_iter().map(Arc::new), &kept.sources);
+            holder.swap(
+                kept.version,
+                kept.apps.into_iter().map(Arc::new),
+                &kept.sources,
+            );
         }
         holder
     }
@@ -95,14 +101,18 @@ impl SnapshotHolder {
     /// Serves what changed, and keeps it on disk. Gives the apps that are new.
     pub fn update(&self, delta: SnapshotDelta) -> Vec<Arc<AppSnapshot>> {
         let before = self.served();
-        let changed: HashMap<AppName, Arc<AppSnapshot>> =
-            delta.changed.into_iter().map(|app| (app.spec.name.clone(), Arc::new(app))).collect();
+        let changed: HashMap<AppName, Arc<AppSnapshot>> = delta
+            .changed
+            .into_iter()
+            .map(|app| (app.spec.name.clone(), Arc::new(app)))
+            .collect();
         let apps: Vec<Arc<AppSnapshot>> = delta
             .live
             .iter()
             .filter_map(|name| {
                 let new = changed.get(name);
-                new.or_else(|| before.apps.get(name).map(|app| &app.snapshot)).map(Arc::clone)
+                new.or_else(|| before.apps.get(name).map(|app| &app.snapshot))
+                    .map(Arc::clone)
             })
             .collect();
         self.swap(delta.version, apps.iter().map(Arc::clone), &delta.sources);
@@ -126,19 +136,27 @@ impl SnapshotHolder {
             ..Served::default()
         };
         for snapshot in apps {
-            let commit = snapshot
-                .pinned_commit
-                .clone()
-                .or_else(|| sources.get(&snapshot.source).map(|source| source.commit.clone()));
+            let commit = snapshot.pinned_commit.clone().or_else(|| {
+                sources
+                    .get(&snapshot.source)
+                    .map(|source| source.commit.clone())
+            });
             let Some(commit) = commit else { continue };
             let name = snapshot.spec.name.clone();
-            let same = before.apps.get(&name).filter(|app| Arc::ptr_eq(&app.snapshot, &snapshot));
+            let same = before
+                .apps
+                .get(&name)
+                .filter(|app| Arc::ptr_eq(&app.snapshot, &snapshot));
             let app = match same {
                 Some(app) if app.commit == commit => Arc::clone(app),
                 same => Arc::new(ServedApp {
-                    routes: same.map_or_else(|| Arc::new(RouteTable::new(&snapshot)), |app| Arc::clone(&app.routes)),
+                    routes: same.map_or_else(
+                        || Arc::new(RouteTable::new(&snapshot)),
+                        |app| Arc::clone(&app.routes),
+                    ),
                     limits: snapshot.spec.effective_limits(),
-                    commit_header: HeaderValue::from_str(commit.as_str()).unwrap_or(HeaderValue::from_static("")),
+                    commit_header: HeaderValue::from_str(commit.as_str())
+                        .unwrap_or(HeaderValue::from_static("")),
                     commit,
                     stats: self.stats.of(snapshot.id, &name),
                     snapshot,

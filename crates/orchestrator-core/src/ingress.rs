@@ -83,20 +83,38 @@ impl Ingress {
     }
 
     /// Answers one request. Never fails: what goes wrong is an answer, too.
-    pub(crate) async fn answer(&self, request: Request<Incoming>, peer: SocketAddr) -> Response<AnyBody> {
+    pub(crate) async fn answer(
+        &self,
+        request: Request<Incoming>,
+        peer: SocketAddr,
+    ) -> Response<AnyBody> {
         let place = {
             let served = self.options.holder.guard();
-            place::find(request.uri(), request.headers(), &served, &self.options.base_domain, &self.dot_base)
+            place::find(
+                request.uri(),
+                request.headers(),
+                &served,
+                &self.options.base_domain,
+                &self.dot_base,
+            )
         };
         match place {
             Place::App(app, offset) => self.app(&app, request, offset, peer).await,
-            Place::NoApp => whole(problem(StatusCode::NOT_FOUND, "not_found", "there is no such app")),
+            Place::NoApp => whole(problem(
+                StatusCode::NOT_FOUND,
+                "not_found",
+                "there is no such app",
+            )),
             Place::Home => redirect("/dashboard/"),
             Place::Health => whole(text(StatusCode::OK, "ok\n")),
             Place::Ready => self.ready(),
             Place::Metrics => whole(metrics::response(self, &self.gauges())),
             Place::Platform => self.platform(request).await,
-            Place::Nothing => whole(problem(StatusCode::NOT_FOUND, "not_found", "nothing is served at this address")),
+            Place::Nothing => whole(problem(
+                StatusCode::NOT_FOUND,
+                "not_found",
+                "nothing is served at this address",
+            )),
         }
     }
 
@@ -110,9 +128,17 @@ impl Ingress {
     fn ready(&self) -> Response<AnyBody> {
         let served = self.options.holder.guard();
         if self.draining.load(Relaxed) {
-            whole(problem(StatusCode::SERVICE_UNAVAILABLE, "draining", "the server is stopping"))
+            whole(problem(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "draining",
+                "the server is stopping",
+            ))
         } else if served.version.is_none() {
-            whole(problem(StatusCode::SERVICE_UNAVAILABLE, "not_ready", "nothing is deployed yet"))
+            whole(problem(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "not_ready",
+                "nothing is deployed yet",
+            ))
         } else {
             whole(text(StatusCode::OK, "ready\n"))
         }
@@ -120,7 +146,8 @@ impl Ingress {
 
     async fn platform(&self, request: Request<Incoming>) -> Response<AnyBody> {
         let mut router = self.options.platform.clone();
-        let answered: Result<Response<Body>, Infallible> = router.call(request.map(Body::new)).await;
+        let answered: Result<Response<Body>, Infallible> =
+            router.call(request.map(Body::new)).await;
         match answered {
             Ok(response) => response.map(Either::Right),
             Err(never) => match never {},
@@ -139,16 +166,24 @@ impl Ingress {
             _ => "/",
         };
         if place::has_dot_segments(path) {
-            return whole(problem(StatusCode::BAD_REQUEST, "bad_request", "the path has `.` or `..` parts"));
+            return whole(problem(
+                StatusCode::BAD_REQUEST,
+                "bad_request",
+                "the path has `.` or `..` parts",
+            ));
         }
         match app.routes.find(request.method(), path) {
-            Match::Found(route, params) => self.dispatch(app, route, params, request, offset, peer).await,
+            Match::Found(route, params) => {
+                self.dispatch(app, route, params, request, offset, peer)
+                    .await
+            }
             Match::None => self.file(app, &request, path).await,
             Match::WrongMethod(found) => {
                 if *request.method() == Method::OPTIONS {
                     return whole(cors::options(&found, request.headers()));
                 }
-                let served = matches!(*request.method(), Method::GET | Method::HEAD) && app.snapshot.spec.static_dir.is_some();
+                let served = matches!(*request.method(), Method::GET | Method::HEAD)
+                    && app.snapshot.spec.static_dir.is_some();
                 if served {
                     let file = self.file(app, &request, path).await;
                     if file.status() != StatusCode::NOT_FOUND {
@@ -160,11 +195,30 @@ impl Ingress {
         }
     }
 
-    async fn file(&self, app: &ServedApp, request: &Request<Incoming>, path: &str) -> Response<AnyBody> {
+    async fn file(
+        &self,
+        app: &ServedApp,
+        request: &Request<Incoming>,
+        path: &str,
+    ) -> Response<AnyBody> {
         if app.snapshot.spec.static_dir.is_none() {
-            return whole(problem(StatusCode::NOT_FOUND, "not_found", "the app has no route for this path"));
+            return whole(problem(
+                StatusCode::NOT_FOUND,
+                "not_found",
+                "the app has no route for this path",
+            ));
         }
-        whole(self.files.answer(&app.snapshot.spec, request.method(), request.uri(), path, request.headers()).await)
+        whole(
+            self.files
+                .answer(
+                    &app.snapshot.spec,
+                    request.method(),
+                    request.uri(),
+                    path,
+                    request.headers(),
+                )
+                .await,
+        )
     }
 
     /// The client's address: the socket's, or what a trusted proxy in front says.
@@ -180,7 +234,10 @@ impl Ingress {
             .filter_map(|hop| hop.trim().parse().ok())
             .collect();
         // From the right: the first that isn't ours is as far as the word can be trusted.
-        let outside = hops.iter().rev().find(|hop| !self.options.trusted_proxies.contains(*hop));
+        let outside = hops
+            .iter()
+            .rev()
+            .find(|hop| !self.options.trusted_proxies.contains(*hop));
         outside.copied().unwrap_or(peer)
     }
 }
@@ -200,13 +257,20 @@ fn text(status: StatusCode, text: &'static str) -> Response<Whole> {
 fn redirect(to: &'static str) -> Response<AnyBody> {
     let mut response = Response::new(Whole::default());
     *response.status_mut() = StatusCode::TEMPORARY_REDIRECT;
-    response.headers_mut().insert(header::LOCATION, HeaderValue::from_static(to));
+    response
+        .headers_mut()
+        .insert(header::LOCATION, HeaderValue::from_static(to));
     whole(response)
 }
 
 fn not_allowed(allow: HeaderValue) -> Response<Whole> {
     let detail = "the path has no route for this method";
-    let mut response = problem::with_fields(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", detail, &[]);
+    let mut response = problem::with_fields(
+        StatusCode::METHOD_NOT_ALLOWED,
+        "method_not_allowed",
+        detail,
+        &[],
+    );
     response.headers_mut().insert(header::ALLOW, allow);
     response
 }

@@ -27,48 +27,124 @@ fn text(ingress: &Ingress, gauges: &Gauges) -> String {
     let mut out = String::new();
     let served = ingress.options.holder.served();
     let version = served.version.unwrap_or_default();
-    let one = |out: &mut String, name: &str, kind: &str, help: &str, value: &dyn std::fmt::Display| {
-        let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}");
-    };
-    let _ = writeln!(out, "# HELP picloud_build_info The version that runs.\n# TYPE picloud_build_info gauge");
-    let _ = writeln!(out, "picloud_build_info{{version=\"{}\"}} 1", env!("CARGO_PKG_VERSION"));
-    one(&mut out, "picloud_snapshot_generation", "gauge", "Deployments applied, as served.", &version.generation);
-    one(&mut out, "picloud_apps", "gauge", "Apps that are served.", &served.app_count());
-    one(&mut out, "picloud_runs_in_flight", "gauge", "Runs that are going on.", &ingress.running.load(Relaxed));
-    one(&mut out, "picloud_connections", "gauge", "Open client connections.", &ingress.connections.load(Relaxed));
-    one(&mut out, "picloud_run_records_shed_total", "counter", "Records of runs that found no room; their runs are counted.", &gauges.shed);
-    one(&mut out, "picloud_database_connections", "gauge", "Open connections to the database.", &gauges.pool.size);
-    one(&mut out, "picloud_database_connections_idle", "gauge", "Those that nobody uses.", &gauges.pool.idle);
+    let one =
+        |out: &mut String, name: &str, kind: &str, help: &str, value: &dyn std::fmt::Display| {
+            let _ = writeln!(
+                out,
+                "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}"
+            );
+        };
+    let _ = writeln!(
+        out,
+        "# HELP picloud_build_info The version that runs.\n# TYPE picloud_build_info gauge"
+    );
+    let _ = writeln!(
+        out,
+        "picloud_build_info{{version=\"{}\"}} 1",
+        env!("CARGO_PKG_VERSION")
+    );
+    one(
+        &mut out,
+        "picloud_snapshot_generation",
+        "gauge",
+        "Deployments applied, as served.",
+        &version.generation,
+    );
+    one(
+        &mut out,
+        "picloud_apps",
+        "gauge",
+        "Apps that are served.",
+        &served.app_count(),
+    );
+    one(
+        &mut out,
+        "picloud_runs_in_flight",
+        "gauge",
+        "Runs that are going on.",
+        &ingress.running.load(Relaxed),
+    );
+    one(
+        &mut out,
+        "picloud_connections",
+        "gauge",
+        "Open client connections.",
+        &ingress.connections.load(Relaxed),
+    );
+    one(
+        &mut out,
+        "picloud_run_records_shed_total",
+        "counter",
+        "Records of runs that found no room; their runs are counted.",
+        &gauges.shed,
+    );
+    one(
+        &mut out,
+        "picloud_database_connections",
+        "gauge",
+        "Open connections to the database.",
+        &gauges.pool.size,
+    );
+    one(
+        &mut out,
+        "picloud_database_connections_idle",
+        "gauge",
+        "Those that nobody uses.",
+        &gauges.pool.idle,
+    );
     runs(&mut out, ingress);
     out
 }
 
 fn runs(out: &mut String, ingress: &Ingress) {
     let apps = ingress.options.holder.stats.all();
-    let _ = writeln!(out, "# HELP picloud_runs_total Runs, by how they ended.\n# TYPE picloud_runs_total counter");
+    let _ = writeln!(
+        out,
+        "# HELP picloud_runs_total Runs, by how they ended.\n# TYPE picloud_runs_total counter"
+    );
     for app in &apps {
         for (kind, status, cell) in app.cells() {
             let (kind, status) = (kind.as_str(), status.as_str());
             let count = cell.count.load(Relaxed);
-            let _ = writeln!(out, "picloud_runs_total{{app=\"{}\",kind=\"{kind}\",status=\"{status}\"}} {count}", app.name);
+            let _ = writeln!(
+                out,
+                "picloud_runs_total{{app=\"{}\",kind=\"{kind}\",status=\"{status}\"}} {count}",
+                app.name
+            );
         }
     }
     let name = "picloud_run_duration_seconds";
-    let _ = writeln!(out, "# HELP {name} How long runs took.\n# TYPE {name} histogram");
+    let _ = writeln!(
+        out,
+        "# HELP {name} How long runs took.\n# TYPE {name} histogram"
+    );
     for app in &apps {
         for (kind, status, cell) in app.cells() {
-            let labels = format!("app=\"{}\",kind=\"{}\",status=\"{}\"", app.name, kind.as_str(), status.as_str());
+            let labels = format!(
+                "app=\"{}\",kind=\"{}\",status=\"{}\"",
+                app.name,
+                kind.as_str(),
+                status.as_str()
+            );
             let mut sum = 0;
             let last = cell.histogram.len() - 1;
             for (bucket, count) in cell.histogram.iter().enumerate() {
                 sum += count.load(Relaxed);
                 if bucket < last {
-                    let _ = writeln!(out, "{name}_bucket{{{labels},le=\"{}\"}} {sum}", bucket_end(bucket));
+                    let _ = writeln!(
+                        out,
+                        "{name}_bucket{{{labels},le=\"{}\"}} {sum}",
+                        bucket_end(bucket)
+                    );
                 }
             }
             let _ = writeln!(out, "{name}_bucket{{{labels},le=\"+Inf\"}} {sum}");
-            let seconds = std::time::Duration::from_micros(cell.duration_us.load(Relaxed)).as_secs_f64();
-            let _ = writeln!(out, "{name}_sum{{{labels}}} {seconds}\n{name}_count{{{labels}}} {sum}");
+            let seconds =
+                std::time::Duration::from_micros(cell.duration_us.load(Relaxed)).as_secs_f64();
+            let _ = writeln!(
+                out,
+                "{name}_sum{{{labels}}} {seconds}\n{name}_count{{{labels}}} {sum}"
+            );
         }
     }
 }

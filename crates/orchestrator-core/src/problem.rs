@@ -14,7 +14,12 @@ pub fn problem(status: StatusCode, code: &str, detail: &str) -> Response<Whole> 
 }
 
 /// The same with fields of its own.
-pub(crate) fn with_fields(status: StatusCode, code: &str, detail: &str, fields: &[(&str, &str)]) -> Response<Whole> {
+pub(crate) fn with_fields(
+    status: StatusCode,
+    code: &str,
+    detail: &str,
+    fields: &[(&str, &str)],
+) -> Response<Whole> {
     let mut body = json!({
         "type": "about:blank",
         "title": status.canonical_reason().unwrap_or("Error"),
@@ -29,6 +34,8 @@ pub(crate) fn with_fields(status: StatusCode, code: &str, detail: &str, fields: 
     *response.status_mut() = status;
     let kind = HeaderValue::from_static("application/problem+json");
     response.headers_mut().insert(header::CONTENT_TYPE, kind);
-    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+        .headers_mut()
+        .insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
 }

@@ -15,10 +15,7 @@ use picloud_store::{
 };
 use tokio::sync::{Notify, broadcast, mpsc};
 
-use crate::{
-    holder::SnapshotHolder,
-    stats::AppStats,
-};
+use crate::{holder::SnapshotHolder, stats::AppStats};
 
 /// Records that wait for the database, at the most.
 const CHANNEL: usize = 8_192;
@@ -86,12 +83,19 @@ impl Recorder {
     }
 
     /// Counts a run; tells whether a record of it is wanted.
-    pub(crate) fn count(&self, stats: &AppStats, kind: RunKind, status: RunStatus, duration: Duration) -> bool {
+    pub(crate) fn count(
+        &self,
+        stats: &AppStats,
+        kind: RunKind,
+        status: RunStatus,
+        duration: Duration,
+    ) -> bool {
         stats.count(kind, status, duration);
         if !self.dirty.swap(true, Relaxed) {
             self.wake.notify_one();
         }
-        let plain = status == RunStatus::Ok && kind == RunKind::Http && duration < self.options.slow;
+        let plain =
+            status == RunStatus::Ok && kind == RunKind::Http && duration < self.options.slow;
         if !plain {
             return true;
         }
@@ -236,7 +240,11 @@ struct Written {
 
 impl Written {
     /// What came since, and what is known once that is written.
-    fn since(&self, apps: &[Arc<AppStats>], minute: chrono::DateTime<chrono::Utc>) -> (Vec<RunCount>, Seen) {
+    fn since(
+        &self,
+        apps: &[Arc<AppStats>],
+        minute: chrono::DateTime<chrono::Utc>,
+    ) -> (Vec<RunCount>, Seen) {
         let mut seen = self.seen.clone();
         let mut counts = Vec::new();
         for app in apps {

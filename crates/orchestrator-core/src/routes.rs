@@ -54,7 +54,10 @@ impl RouteTable {
         let mut table = Self::default();
         let limits = app.spec.effective_limits();
         for spec in &app.spec.routes {
-            let (Ok(pattern), Some(script)) = (RoutePattern::parse(&spec.path), app.scripts.get(&spec.script)) else {
+            let (Ok(pattern), Some(script)) = (
+                RoutePattern::parse(&spec.path),
+                app.scripts.get(&spec.script),
+            ) else {
                 tracing::warn!(app = %app.spec.name, route = spec.label(), "a live route cannot be served");
                 continue;
             };
@@ -74,7 +77,11 @@ impl RouteTable {
                     Segment::Wildcard(_) => wild = true,
                 }
             }
-            if wild { node.wildcard.push(index) } else { node.here.push(index) }
+            if wild {
+                node.wildcard.push(index)
+            } else {
+                node.here.push(index)
+            }
         }
         table
     }
@@ -130,11 +137,17 @@ impl RouteTable {
         found
     }
 
-    fn pick<'a>(&'a self, indexes: &[usize], method: &Method, wrong: &mut Vec<&'a Route>) -> Option<&'a Route> {
+    fn pick<'a>(
+        &'a self,
+        indexes: &[usize],
+        method: &Method,
+        wrong: &mut Vec<&'a Route>,
+    ) -> Option<&'a Route> {
         let routes = || indexes.iter().map(|index| &self.routes[*index]);
         let found = routes().find(|route| route.spec.methods.contains(method.as_str()));
         let found = found.or_else(|| {
-            let by_get = |route: &&Route| *method == Method::HEAD && route.spec.methods.contains("GET");
+            let by_get =
+                |route: &&Route| *method == Method::HEAD && route.spec.methods.contains("GET");
             routes().find(by_get)
         });
         if found.is_none() {
@@ -157,7 +170,10 @@ fn named(route: &Route, values: &[String]) -> Vec<(Arc<str>, String)> {
 
 /// What a path's routes answer to, for `Allow` (RFC 9110, section 10.2.1).
 pub(crate) fn allow(routes: &[&Route]) -> HeaderValue {
-    let mut methods: Vec<&str> = routes.iter().flat_map(|route| route.spec.methods.iter().map(String::as_str)).collect();
+    let mut methods: Vec<&str> = routes
+        .iter()
+        .flat_map(|route| route.spec.methods.iter().map(String::as_str))
+        .collect();
     methods.push("OPTIONS");
     if methods.contains(&"GET") {
         methods.push("HEAD");

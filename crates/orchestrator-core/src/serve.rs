@@ -35,7 +35,11 @@ pub async fn serve(listener: TcpListener, ingress: Arc<Ingress>, mut stop: watch
         .header_read_timeout(HEADER_TIME)
         .max_buf_size(64 << 10)
         .pipeline_flush(true);
-    builder.http2().timer(TokioTimer::new()).max_concurrent_streams(256).max_header_list_size(64 << 10);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(256)
+        .max_header_list_size(64 << 10);
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -59,7 +63,10 @@ pub async fn serve(listener: TcpListener, ingress: Arc<Ingress>, mut stop: watch
     }
     ingress.draining.store(true, Relaxed);
     drop(listener);
-    if tokio::time::timeout(DRAIN, graceful.shutdown()).await.is_err() {
+    if tokio::time::timeout(DRAIN, graceful.shutdown())
+        .await
+        .is_err()
+    {
         tracing::warn!("some requests did not end in time and were cut off");
     }
 }
@@ -81,7 +88,9 @@ fn connection(
             async move { Ok::<_, Infallible>(ingress.answer(request, peer).await) }
         })
     };
-    let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
+    let connection = builder
+        .serve_connection_with_upgrades(TokioIo::new(stream), service)
+        .into_owned();
     let watched = graceful.watch(connection);
     let ingress = Arc::clone(ingress);
     tokio::spawn(async move {

@@ -33,7 +33,11 @@ struct Memory {
 
 impl StaticFiles {
     pub(crate) fn new(store: Store, dir: PathBuf) -> Self {
-        Self { store, dir, memory: Mutex::default() }
+        Self {
+            store,
+            dir,
+            memory: Mutex::default(),
+        }
     }
 
     /// Answers a request for a file of an app.
@@ -45,13 +49,25 @@ impl StaticFiles {
         path: &str,
         headers: &HeaderMap,
     ) -> Response<Whole> {
-        let not_found = || problem(StatusCode::NOT_FOUND, "not_found", "the app has no route and no file for this path");
+        let not_found = || {
+            problem(
+                StatusCode::NOT_FOUND,
+                "not_found",
+                "the app has no route and no file for this path",
+            )
+        };
         let Ok(decoded) = percent_decode_str(path.trim_start_matches('/')).decode_utf8() else {
             return not_found();
         };
-        let index = if decoded.is_empty() || decoded.ends_with('/') { format!("{decoded}index.html") } else { decoded.to_string() };
+        let index = if decoded.is_empty() || decoded.ends_with('/') {
+            format!("{decoded}index.html")
+        } else {
+            decoded.to_string()
+        };
         let Some(file) = spec.static_files.get(&index) else {
-            let folder = spec.static_files.contains_key(&format!("{decoded}/index.html"));
+            let folder = spec
+                .static_files
+                .contains_key(&format!("{decoded}/index.html"));
             return if folder { to_folder(uri) } else { not_found() };
         };
         // `/apps/NAME` without its slash: relative links of the page would lead astray.
@@ -59,20 +75,36 @@ impl StaticFiles {
             return to_folder(uri);
         }
         if !matches!(*method, Method::GET | Method::HEAD) {
-            let mut response = problem(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "a file can only be read");
-            response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD, OPTIONS"));
+            let mut response = problem(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "method_not_allowed",
+                "a file can only be read",
+            );
+            response.headers_mut().insert(
+                header::ALLOW,
+                HeaderValue::from_static("GET, HEAD, OPTIONS"),
+            );
             return response;
         }
         match self.file(file, &index, headers).await {
             Ok(response) => response,
             Err(error) => {
                 tracing::warn!(%error, file = index, "a static file could not be read");
-                problem(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "the file cannot be read at the moment")
+                problem(
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    "unavailable",
+                    "the file cannot be read at the moment",
+                )
             }
         }
     }
 
-    async fn file(&self, file: &StaticFile, name: &str, headers: &HeaderMap) -> Result<Response<Whole>, StoreError> {
+    async fn file(
+        &self,
+        file: &StaticFile,
+        name: &str,
+        headers: &HeaderMap,
+    ) -> Result<Response<Whole>, StoreError> {
         let kind = mime(name);
         let compressible = file.size <= SMALL && file.size > 256 && is_text(&kind);
         let gzip = compressible && !headers.contains_key(header::RANGE) && accepts_gzip(headers);
@@ -80,7 +112,10 @@ impl StaticFiles {
         let mut response = Response::new(Whole::default());
         let out = response.headers_mut();
         insert(out, header::ETAG, &etag);
-        out.insert(header::CACHE_CONTROL, HeaderValue::from_static("public, max-age=0, must-revalidate"));
+        out.insert(
+            header::CACHE_CONTROL,
+            HeaderValue::from_static("public, max-age=0, must-revalidate"),
+        );
         if compressible {
             out.insert(header::VARY, HeaderValue::from_static("accept-encoding"));
         }
@@ -89,14 +124,24 @@ impl StaticFiles {
             return Ok(response);
         }
         insert(out, header::CONTENT_TYPE, &kind);
-        out.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        out.insert(
+            header::X_CONTENT_TYPE_OPTIONS,
+            HeaderValue::from_static("nosniff"),
+        );
         out.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
         let content = self.content(file, gzip).await?;
         if gzip {
-            response.headers_mut().insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+            response
+                .headers_mut()
+                .insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
         }
-        let fresh = headers.get(header::IF_RANGE).is_none_or(|value| value.as_bytes() == etag.as_bytes());
-        let range = headers.get(header::RANGE).filter(|_| fresh).and_then(|value| value.to_str().ok());
+        let fresh = headers
+            .get(header::IF_RANGE)
+            .is_none_or(|value| value.as_bytes() == etag.as_bytes());
+        let range = headers
+            .get(header::RANGE)
+            .filter(|_| fresh)
+            .and_then(|value| value.to_str().ok());
         match range.and_then(|range| parse_range(range, content.len())) {
             None => *response.body_mut() = Whole::new(content),
             Some(Some((from, to))) => {
@@ -107,7 +152,11 @@ impl StaticFiles {
             }
             Some(None) => {
                 *response.status_mut() = StatusCode::RANGE_NOT_SATISFIABLE;
-                insert(response.headers_mut(), header::CONTENT_RANGE, &format!("bytes */{}", content.len()));
+                insert(
+                    response.headers_mut(),
+                    header::CONTENT_RANGE,
+                    &format!("bytes */{}", content.len()),
+                );
             }
         }
         Ok(response)
@@ -144,7 +193,8 @@ impl StaticFiles {
             return Ok(content.into());
         }
         let content = self.store.static_blob(&file.blob).await?;
-        let content = content.ok_or_else(|| StoreError::Corrupt(format!("static_blobs lacks {}", file.blob)))?;
+        let content = content
+            .ok_or_else(|| StoreError::Corrupt(format!("static_blobs lacks {}", file.blob)))?;
         if let Err(error) = self.keep(&path, &content).await {
             tracing::warn!(%error, path = %path.display(), "a static file could not be kept on disk");
         }
@@ -169,10 +219,17 @@ fn compress(plain: &[u8]) -> Bytes {
 fn to_folder(uri: &Uri) -> Response<Whole> {
     // Relative, so that it holds behind any prefix: from `a/b` to `b/`.
     let last = uri.path().rsplit('/').next().unwrap_or_default();
-    let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();
+    let query = uri
+        .query()
+        .map(|query| format!("?{query}"))
+        .unwrap_or_default();
     let mut response = Response::new(Whole::default());
     *response.status_mut() = StatusCode::PERMANENT_REDIRECT;
-    insert(response.headers_mut(), header::LOCATION, &format!("{last}/{query}"));
+    insert(
+        response.headers_mut(),
+        header::LOCATION,
+        &format!("{last}/{query}"),
+    );
     response
 }
 
@@ -185,7 +242,11 @@ fn insert(headers: &mut HeaderMap, name: header::HeaderName, value: &str) {
 fn mime(name: &str) -> String {
     let kind = mime_guess::from_path(name).first_or_octet_stream();
     let text = kind.essence_str().to_owned();
-    if kind.type_() == "text" || text == "application/javascript" { format!("{text}; charset=utf-8") } else { text }
+    if kind.type_() == "text" || text == "application/javascript" {
+        format!("{text}; charset=utf-8")
+    } else {
+        text
+    }
 }
 
 fn is_text(kind: &str) -> bool {
@@ -193,28 +254,48 @@ fn is_text(kind: &str) -> bool {
     kind.starts_with("text/")
         || plain.ends_with("+xml")
         || plain.ends_with("+json")
-        || matches!(plain, "application/json" | "application/javascript" | "application/xml" | "application/wasm" | "image/svg+xml")
+        || matches!(
+            plain,
+            "application/json"
+                | "application/javascript"
+                | "application/xml"
+                | "application/wasm"
+                | "image/svg+xml"
+        )
 }
 
 /// Whether gzip is acceptable (RFC 9110, section 12.5.3).
 fn accepts_gzip(headers: &HeaderMap) -> bool {
-    let values = headers.get_all(header::ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
+    let values = headers
+        .get_all(header::ACCEPT_ENCODING)
+        .iter()
+        .filter_map(|value| value.to_str().ok());
     values.flat_map(|value| value.split(',')).any(|part| {
         let mut fields = part.split(';').map(str::trim);
         let name = fields.next().unwrap_or_default();
-        let weight = fields.find_map(|field| field.strip_prefix("q=")?.parse::<f32>().ok()).unwrap_or(1.0);
+        let weight = fields
+            .find_map(|field| field.strip_prefix("q=")?.parse::<f32>().ok())
+            .unwrap_or(1.0);
         (name.eq_ignore_ascii_case("gzip") || name == "*") && weight > 0.0
     })
 }
 
 fn matches(header: Option<&HeaderValue>, etag: &str) -> bool {
-    let Some(value) = header.and_then(|value| value.to_str().ok()) else { return false };
-    value.split(',').map(str::trim).any(|one| one == "*" || one.strip_prefix("W/").unwrap_or(one) == etag)
+    let Some(value) = header.and_then(|value| value.to_str().ok()) else {
+        return false;
+    };
+    value
+        .split(',')
+        .map(str::trim)
+        .any(|one| one == "*" || one.strip_prefix("W/").unwrap_or(one) == etag)
 }
 
 /// One range of bytes (RFC 9110, section 14.1.2). `None`: to be ignored; `Some(None)`: none of it
 /// is there.
-#[expect(clippy::option_option, reason = "ignored and unsatisfiable are two things")]
+#[expect(
+    clippy::option_option,
+    reason = "ignored and unsatisfiable are two things"
+)]
 fn parse_range(text: &str, length: usize) -> Option<Option<(usize, usize)>> {
     let (from, to) = text.strip_prefix("bytes=")?.split_once('-')?;
     if from.contains(',') || to.contains(',') {
@@ -226,7 +307,11 @@ fn parse_range(text: &str, length: usize) -> Option<Option<(usize, usize)>> {
         return Some((last > 0).then(|| (length - last, length)));
     }
     let from = from.parse::<usize>().ok()?;
-    let to = if to.is_empty() { length } else { to.parse::<usize>().ok()?.saturating_add(1).min(length) };
+    let to = if to.is_empty() {
+        length
+    } else {
+        to.parse::<usize>().ok()?.saturating_add(1).min(length)
+    };
     if from >= length {
         return Some(None);
     }

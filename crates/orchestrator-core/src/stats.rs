@@ -105,7 +105,9 @@ impl Stats {
     /// The counts of an app. Taken once a generation, not once a request.
     pub(crate) fn of(&self, app: AppId, name: &AppName) -> Arc<AppStats> {
         let mut apps = self.apps.lock();
-        let stats = apps.entry(app).or_insert_with(|| Arc::new(AppStats::new(app, name.clone())));
+        let stats = apps
+            .entry(app)
+            .or_insert_with(|| Arc::new(AppStats::new(app, name.clone())));
         Arc::clone(stats)
     }
 
@@ -123,7 +125,15 @@ mod tests {
 
     #[test]
     fn buckets_hold_what_they_say() {
-        for (micros, expected) in [(0, 0), (15, 0), (16, 1), (31, 1), (32, 2), (1_000_000, 16), (u64::MAX, BUCKETS - 1)] {
+        for (micros, expected) in [
+            (0, 0),
+            (15, 0),
+            (16, 1),
+            (31, 1),
+            (32, 2),
+            (1_000_000, 16),
+            (u64::MAX, BUCKETS - 1),
+        ] {
             assert_eq!(bucket(micros), expected, "{micros}");
         }
     }

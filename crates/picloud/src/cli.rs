@@ -84,7 +84,12 @@ pub struct ServeArgs {
     #[arg(long)]
     pub branch: Option<String>,
     /// What this process does: all, or some of manager, orchestrator, executor
-    #[arg(long, value_delimiter = ',', default_value = "all", value_name = "ROLE")]
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "all",
+        value_name = "ROLE"
+    )]
     pub role: Vec<Role>,
     /// Settings of the server.
     #[command(flatten)]
@@ -121,7 +126,12 @@ pub struct ServerArgs {
     #[arg(long, env = "DATABASE_URL", value_name = "URL", hide_env_values = true)]
     pub database_url: Option<String>,
     /// The first owner key; `up` makes one and prints it
-    #[arg(long, env = "PICLOUD_ADMIN_TOKEN", value_name = "KEY", hide_env_values = true)]
+    #[arg(
+        long,
+        env = "PICLOUD_ADMIN_TOKEN",
+        value_name = "KEY",
+        hide_env_values = true
+    )]
     pub admin_token: Option<String>,
     /// Apps are also served at APP.BASE-DOMAIN [default: localhost]
     #[arg(long, env = "PICLOUD_BASE_DOMAIN", value_name = "HOST")]
@@ -130,7 +140,12 @@ pub struct ServerArgs {
     #[arg(long, env = "PICLOUD_READY_FILE", value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub ready_file: Option<PathBuf>,
     /// Addresses of reverse proxies whose X-Forwarded-For is believed
-    #[arg(long, env = "PICLOUD_TRUSTED_PROXIES", value_delimiter = ',', value_name = "ADDRESS")]
+    #[arg(
+        long,
+        env = "PICLOUD_TRUSTED_PROXIES",
+        value_delimiter = ',',
+        value_name = "ADDRESS"
+    )]
     pub trusted_proxies: Option<Vec<std::net::IpAddr>>,
     /// How the log is written [default: human]
     #[arg(long, env = "PICLOUD_LOG_FORMAT", value_name = "FORMAT")]
@@ -166,7 +181,12 @@ pub struct ConnectionArgs {
     #[arg(long, env = "PICLOUD_SERVER", value_name = "URL")]
     pub server: Option<String>,
     /// A key with the scope that the command needs
-    #[arg(long, env = "PICLOUD_TOKEN", value_name = "KEY", hide_env_values = true)]
+    #[arg(
+        long,
+        env = "PICLOUD_TOKEN",
+        value_name = "KEY",
+        hide_env_values = true
+    )]
     pub token: Option<String>,
     /// The data directory of a server on this machine [default: .picloud]
     #[arg(long, env = "PICLOUD_DATA_DIR", value_name = "DIR", value_hint = ValueHint::DirPath)]

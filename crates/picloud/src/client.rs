@@ -36,7 +36,9 @@ impl Client {
     pub fn connect(args: &ConnectionArgs) -> Result<Self> {
         let (base, token) = match (&args.server, &args.token) {
             (Some(server), Some(token)) => (server.clone(), token.clone()),
-            (Some(_), None) => bail!("--server needs a key: --token KEY, or the variable PICLOUD_TOKEN"),
+            (Some(_), None) => {
+                bail!("--server needs a key: --token KEY, or the variable PICLOUD_TOKEN")
+            }
             (None, token) => local(args, token.clone())?,
         };
         let base = base.trim_end_matches('/').to_owned();
@@ -58,10 +60,16 @@ impl Client {
 
     /// `POST`, below `/api/v1/admin`, with a body and its type.
     pub async fn post(&self, path: &str, body: Vec<u8>, content_type: &str) -> Result<Value> {
-        self.send(Method::POST, path, Some((body, content_type))).await
+        self.send(Method::POST, path, Some((body, content_type)))
+            .await
     }
 
-    async fn send(&self, method: Method, path: &str, body: Option<(Vec<u8>, &str)>) -> Result<Value> {
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<(Vec<u8>, &str)>,
+    ) -> Result<Value> {
         let url = format!("{}/api/v1/admin{path}", self.base);
         let mut request = self.http.request(method, &url).bearer_auth(&self.token);
         if let Some((bytes, content_type)) = body {
@@ -74,8 +82,9 @@ impl Client {
         let status = answer.status();
         let bytes = answer.bytes().await.context("the answer broke off")?;
         if status.is_success() {
-            return serde_json::from_slice(&bytes)
-                .with_context(|| format!("{url} did not answer with JSON; is it a PiCloud server?"));
+            return serde_json::from_slice(&bytes).with_context(|| {
+                format!("{url} did not answer with JSON; is it a PiCloud server?")
+            });
         }
         Err(refusal(status, &bytes, path))
     }
@@ -101,7 +110,10 @@ fn refusal(status: StatusCode, body: &[u8], path: &str) -> anyhow::Error {
 }
 
 fn local(args: &ConnectionArgs, token: Option<String>) -> Result<(String, String)> {
-    let dir = args.data_dir.clone().unwrap_or_else(|| PathBuf::from(DEFAULT_DATA_DIR));
+    let dir = args
+        .data_dir
+        .clone()
+        .unwrap_or_else(|| PathBuf::from(DEFAULT_DATA_DIR));
     let path = dir.join(RUNNING_FILE);
     let Ok(text) = std::fs::read(&path) else {
         bail!(
@@ -113,8 +125,12 @@ fn local(args: &ConnectionArgs, token: Option<String>) -> Result<(String, String
         serde_json::from_slice(&text).with_context(|| format!("{} is damaged", path.display()))?;
     let token = match token {
         Some(token) => token,
-        None => std::fs::read_to_string(&running.admin_token_file)
-            .with_context(|| format!("cannot read the key in {}", running.admin_token_file.display()))?,
+        None => std::fs::read_to_string(&running.admin_token_file).with_context(|| {
+            format!(
+                "cannot read the key in {}",
+                running.admin_token_file.display()
+            )
+        })?,
     };
     Ok((running.url, token.trim().to_owned()))
 }
@@ -131,8 +147,13 @@ mod tests {
             token: None,
             data_dir: Some(dir.path().to_owned()),
         };
-        let message = Client::connect(&args).expect_err("nothing runs").to_string();
-        assert!(message.contains("picloud up") && message.contains("--server"), "{message}");
+        let message = Client::connect(&args)
+            .expect_err("nothing runs")
+            .to_string();
+        assert!(
+            message.contains("picloud up") && message.contains("--server"),
+            "{message}"
+        );
     }
 
     #[test]

@@ -68,7 +68,9 @@ pub fn text(value: &Value, field: &str) -> String {
 pub fn age_of(value: &Value, field: &str) -> String {
     use picloud_shared::Clock;
     let at = value[field].as_str().and_then(|text| text.parse().ok());
-    at.map_or_else(String::new, |at| crate::terminal::age(at, picloud_shared::SystemClock.now()))
+    at.map_or_else(String::new, |at| {
+        crate::terminal::age(at, picloud_shared::SystemClock.now())
+    })
 }
 
 /// The first seven digits of a commit.

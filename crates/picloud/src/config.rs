@@ -71,8 +71,12 @@ impl ServerConfig {
         if let Some(Err(error)) = admin_token.as_deref().map(check_token) {
             problems.push(error);
         }
-        let (Some(listen), Some(base_domain), true) = (listen, base_domain, problems.is_empty()) else {
-            let lines: Vec<String> = problems.iter().map(|problem| format!("  {problem:#}")).collect();
+        let (Some(listen), Some(base_domain), true) = (listen, base_domain, problems.is_empty())
+        else {
+            let lines: Vec<String> = problems
+                .iter()
+                .map(|problem| format!("  {problem:#}"))
+                .collect();
             bail!("the configuration has errors:\n{}", lines.join("\n"));
         };
         let data_dir = args.data_dir.clone().or(file.data_dir);
@@ -83,7 +87,11 @@ impl ServerConfig {
             admin_token,
             base_domain,
             ready_file: args.ready_file.clone().or(file.ready_file),
-            trusted_proxies: args.trusted_proxies.clone().or(file.trusted_proxies).unwrap_or_default(),
+            trusted_proxies: args
+                .trusted_proxies
+                .clone()
+                .or(file.trusted_proxies)
+                .unwrap_or_default(),
             log_format: args.log_format.or(file.log_format).unwrap_or_default(),
         })
     }
@@ -115,12 +123,16 @@ fn parse_host(text: &str) -> Result<String> {
     let host = text.trim_end_matches('.').to_ascii_lowercase();
     let label = |part: &str| {
         (1..=63).contains(&part.len())
-            && part.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+            && part
+                .bytes()
+                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
     };
     if host.len() <= 253 && host.split('.').all(label) {
         Ok(host)
     } else {
-        Err(anyhow!("--base-domain: expected a host name without scheme or port; got {text:?}"))
+        Err(anyhow!(
+            "--base-domain: expected a host name without scheme or port; got {text:?}"
+        ))
     }
 }
 
@@ -160,7 +172,9 @@ mod tests {
             admin_token: Some("short".into()),
             ..args()
         };
-        let message = ServerConfig::resolve(&bad).expect_err("three errors").to_string();
+        let message = ServerConfig::resolve(&bad)
+            .expect_err("three errors")
+            .to_string();
         for part in ["--listen", "--base-domain", "PICLOUD_ADMIN_TOKEN"] {
             assert!(message.contains(part), "{part} in {message}");
         }
@@ -170,13 +184,26 @@ mod tests {
     fn a_file_gives_way_to_flags_and_its_errors_have_a_place() {
         let dir = tempfile::tempdir().expect("a folder");
         let path = dir.path().join("picloud.toml");
-        std::fs::write(&path, "listen = '127.0.0.1:1'\nbase_domain = 'example.com'\n").expect("written");
-        let given = ServerArgs { config: Some(path.clone()), listen: Some("127.0.0.1:2".into()), ..args() };
+        std::fs::write(
+            &path,
+            "listen = '127.0.0.1:1'\nbase_domain = 'example.com'\n",
+        )
+        .expect("written");
+        let given = ServerArgs {
+            config: Some(path.clone()),
+            listen: Some("127.0.0.1:2".into()),
+            ..args()
+        };
         let config = ServerConfig::resolve(&given).expect("good");
         assert_eq!(config.listen.port(), 2);
         assert_eq!(config.base_domain, "example.com");
         std::fs::write(&path, "listne = 'x'\n").expect("written");
-        let message = ServerConfig::resolve(&given).expect_err("unknown key").to_string();
-        assert!(message.contains("listne") && message.contains("line 1"), "{message}");
+        let message = ServerConfig::resolve(&given)
+            .expect_err("unknown key")
+            .to_string();
+        assert!(
+            message.contains("listne") && message.contains("line 1"),
+            "{message}"
+        );
     }
 }

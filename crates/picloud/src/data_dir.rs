@@ -41,14 +41,17 @@ impl DataDir {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 let mut holder = String::new();
-                lock.read_to_string(&mut holder).context("cannot read the lock")?;
+                lock.read_to_string(&mut holder)
+                    .context("cannot read the lock")?;
                 bail!(
                     "the data directory {} is in use by the process {}; stop it first, or name another with --data-dir",
                     path.display(),
                     holder.trim()
                 );
             }
-            Err(TryLockError::Error(error)) => return Err(error).context("cannot lock the data directory"),
+            Err(TryLockError::Error(error)) => {
+                return Err(error).context("cannot lock the data directory");
+            }
         }
         lock.set_len(0).context("cannot write the lock")?;
         lock.rewind().context("cannot write the lock")?;
@@ -66,7 +69,12 @@ impl DataDir {
 pub fn write_private(path: &Path, bytes: &[u8]) -> Result<()> {
     let temporary = path.with_extension(format!("{}.new", std::process::id()));
     let write = || -> std::io::Result<()> {
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&temporary)?;
         file.write_all(bytes)?;
         file.sync_all()?;
         fs::rename(&temporary, path)
@@ -86,7 +94,10 @@ mod tests {
         let path = folder.path().join("data");
         let held = DataDir::open(&path).expect("free");
         let message = DataDir::open(&path).expect_err("held").to_string();
-        assert!(message.contains(&std::process::id().to_string()), "{message}");
+        assert!(
+            message.contains(&std::process::id().to_string()),
+            "{message}"
+        );
         drop(held);
         DataDir::open(&path).expect("free again");
     }
@@ -98,6 +109,9 @@ mod tests {
         write_private(&path, b"one").expect("written");
         write_private(&path, b"two").expect("written again");
         assert_eq!(fs::read(&path).expect("there"), b"two");
-        assert_eq!(fs::metadata(&path).expect("there").permissions().mode() & 0o777, 0o600);
+        assert_eq!(
+            fs::metadata(&path).expect("there").permissions().mode() & 0o777,
+            0o600
+        );
     }
 }

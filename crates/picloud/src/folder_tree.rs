@@ -40,7 +40,9 @@ impl FolderTree {
         if !dir.is_dir() {
             return Err(anyhow!("{} is not a folder", dir.display()));
         }
-        let repository = Repository::discover(&dir).ok().filter(|found| found.workdir().is_some());
+        let repository = Repository::discover(&dir)
+            .ok()
+            .filter(|found| found.workdir().is_some());
         let root = repository
             .as_ref()
             .and_then(Repository::workdir)
@@ -83,31 +85,49 @@ impl FolderTree {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Known> {
-        self.known.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.known
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     fn is_ignored(&self, path: &Path) -> bool {
         let Some(repository) = &self.repository else {
             return false;
         };
-        let repository = repository.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let repository = repository
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         repository.is_path_ignored(path).unwrap_or(false)
     }
 
-    fn entry(&self, path: &Path, metadata: &Metadata) -> Result<Option<(BlobId, EntryKind)>, ReadError> {
+    fn entry(
+        &self,
+        path: &Path,
+        metadata: &Metadata,
+    ) -> Result<Option<(BlobId, EntryKind)>, ReadError> {
         let full = self.root.join(path);
         if metadata.is_symlink() {
-            return Ok(Some((hash(ObjectType::Blob, path.as_os_str().as_bytes()), EntryKind::Symlink)));
+            return Ok(Some((
+                hash(ObjectType::Blob, path.as_os_str().as_bytes()),
+                EntryKind::Symlink,
+            )));
         }
         if metadata.is_dir() {
-            let kind = if full.join(".git").exists() { EntryKind::Submodule } else { EntryKind::Tree };
+            let kind = if full.join(".git").exists() {
+                EntryKind::Submodule
+            } else {
+                EntryKind::Tree
+            };
             return Ok(Some((self.remember_tree(path.to_owned()), kind)));
         }
         if !metadata.is_file() {
             return Ok(None);
         }
         let oid = Oid::hash_file(ObjectType::Blob, &full).map_err(|error| failed(&full, &error))?;
-        let id: BlobId = oid.to_string().parse().map_err(|error| failed(&full, &error))?;
+        let id: BlobId = oid
+            .to_string()
+            .parse()
+            .map_err(|error| failed(&full, &error))?;
         self.lock().blobs.insert(id.clone(), path.to_owned());
         Ok(Some((id, EntryKind::File)))
     }

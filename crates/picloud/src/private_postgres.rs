@@ -1,8 +1,8 @@
 //! A PostgreSQL of PiCloud's own, below the data directory: durable, on a Unix socket alone, never
 //! as root, stopped with the program and found again after a crash.
 
-mod binaries;
 mod account;
+mod binaries;
 
 use std::{
     fs,
@@ -34,10 +34,14 @@ const MAX_LOG: u64 = 8 << 20;
 #[derive(Debug, thiserror::Error)]
 pub enum PrivatePostgresError {
     /// No server programs.
-    #[error("no PostgreSQL server programs were found; install them (Debian, Ubuntu: `apt-get install postgresql`; macOS: `brew install postgresql`), or set DATABASE_URL")]
+    #[error(
+        "no PostgreSQL server programs were found; install them (Debian, Ubuntu: `apt-get install postgresql`; macOS: `brew install postgresql`), or set DATABASE_URL"
+    )]
     NotInstalled,
     /// The cluster is of a version whose programs aren't there.
-    #[error("{path} was made by PostgreSQL {version}, whose programs are not installed; install PostgreSQL {version}, or move the data with `pg_dump` and `pg_restore` to a new data directory")]
+    #[error(
+        "{path} was made by PostgreSQL {version}, whose programs are not installed; install PostgreSQL {version}, or move the data with `pg_dump` and `pg_restore` to a new data directory"
+    )]
     OtherVersion {
         /// Where the cluster is.
         path: String,
@@ -45,7 +49,9 @@ pub enum PrivatePostgresError {
         version: String,
     },
     /// As root, without anybody to run it as.
-    #[error("PostgreSQL does not run as root, and there is no user `postgres` or `nobody` to run it as; run picloud as another user, or set DATABASE_URL")]
+    #[error(
+        "PostgreSQL does not run as root, and there is no user `postgres` or `nobody` to run it as; run picloud as another user, or set DATABASE_URL"
+    )]
     NoAccount,
     /// It did not do what it should.
     #[error("{what}; its log is {log}:\n{tail}")]
@@ -97,7 +103,11 @@ impl PrivatePostgres {
             fs::remove_file(&log).map_err(io("cannot remove the old log"))?;
         }
         let pid = spawn(&binaries, &account, &cluster, &sockets, &log)?;
-        let server = Self { pid, sockets, user: account.name.clone() };
+        let server = Self {
+            pid,
+            sockets,
+            user: account.name.clone(),
+        };
         match server.wait_until_ready(&log) {
             Ok(()) => Ok(server),
             Err(error) => {
@@ -109,8 +119,15 @@ impl PrivatePostgres {
 
     /// Where it is reached.
     pub fn database_url(&self) -> String {
-        let sockets = percent_encoding::utf8_percent_encode(&self.sockets.to_string_lossy(), percent_encoding::NON_ALPHANUMERIC).to_string();
-        format!("postgres://{}@localhost:{PORT}/postgres?host={sockets}", self.user)
+        let sockets = percent_encoding::utf8_percent_encode(
+            &self.sockets.to_string_lossy(),
+            percent_encoding::NON_ALPHANUMERIC,
+        )
+        .to_string();
+        format!(
+            "postgres://{}@localhost:{PORT}/postgres?host={sockets}",
+            self.user
+        )
     }
 
     /// Its process.
@@ -125,7 +142,10 @@ impl PrivatePostgres {
             return;
         }
         if !wait_gone(self.pid, STOP_TIME) {
-            tracing::warn!(pid = self.pid(), "PostgreSQL does not stop; it is killed, and will recover at the next start");
+            tracing::warn!(
+                pid = self.pid(),
+                "PostgreSQL does not stop; it is killed, and will recover at the next start"
+            );
             // It may have ended in between.
             let _ = kill(self.pid, Signal::SIGQUIT);
             wait_gone(self.pid, STOP_TIME);
@@ -151,7 +171,9 @@ impl PrivatePostgres {
 /// Whether the server takes sessions: it answers a startup message with something but "starting up".
 fn is_ready(socket: &Path) -> bool {
     use std::io::{Read, Write};
-    let Ok(mut stream) = UnixStream::connect(socket) else { return false };
+    let Ok(mut stream) = UnixStream::connect(socket) else {
+        return false;
+    };
     let body = b"user\0postgres\0database\0postgres\0\0";
     let length = u32::try_from(body.len() + 8).unwrap_or(0);
     let mut message = length.to_be_bytes().to_vec();
@@ -162,32 +184,56 @@ fn is_ready(socket: &Path) -> bool {
         return false;
     }
     let mut answer = [0_u8; 256];
-    let Ok(size) = stream.read(&mut answer) else { return false };
+    let Ok(size) = stream.read(&mut answer) else {
+        return false;
+    };
     // 57P03 is cannot_connect_now; other errors come from a server that is up.
     size > 0 && !answer[..size].windows(5).any(|code| code == b"57P03")
 }
 
-fn create(binaries: &Binaries, account: &Account, cluster: &Path, log: &Path) -> Result<(), PrivatePostgresError> {
+fn create(
+    binaries: &Binaries,
+    account: &Account,
+    cluster: &Path,
+    log: &Path,
+) -> Result<(), PrivatePostgresError> {
     tracing::info!(path = %cluster.display(), "creating the database");
     // What a crash in the middle left is no cluster.
     if cluster.exists() {
         fs::remove_dir_all(cluster).map_err(io("cannot remove a half-made cluster"))?;
     }
     let mut command = account.command(&binaries.initdb, false);
-    command.arg("-D").arg(cluster).args(["-U", &account.name, "-A", "trust", "-E", "UTF8", "--locale=C", "--no-instructions"]);
+    command.arg("-D").arg(cluster).args([
+        "-U",
+        &account.name,
+        "-A",
+        "trust",
+        "-E",
+        "UTF8",
+        "--locale=C",
+        "--no-instructions",
+    ]);
     let output = command.output().map_err(io("cannot run initdb"))?;
     if output.status.success() {
         return Ok(());
     }
     let tail = String::from_utf8_lossy(&output.stderr).into_owned();
-    Err(PrivatePostgresError::Failed { what: "initdb failed".to_owned(), log: log.display().to_string(), tail })
+    Err(PrivatePostgresError::Failed {
+        what: "initdb failed".to_owned(),
+        log: log.display().to_string(),
+        tail,
+    })
 }
 
 /// The folder of the socket, whose path must fit into 107 bytes.
 fn sockets(base: &Path, account: &Account) -> Result<PathBuf, PrivatePostgresError> {
     let near = base.join("socket");
     let fits = near.as_os_str().len() + ".s.PGSQL.00000".len() < 107;
-    let path = if fits { near } else { std::env::temp_dir().join(format!("picloud-{}", account::digest(base))) };
+    let path = if fits {
+        near
+    } else {
+        std::env::temp_dir().join(format!("picloud-{}", account::digest(base)))
+    };
     account.private_folder(&path)?;
     Ok(path)
 }
@@ -199,8 +245,14 @@ fn spawn(
     sockets: &Path,
     log: &Path,
 ) -> Result<Pid, PrivatePostgresError> {
-    let output = fs::OpenOptions::new().create(true).append(true).open(log).map_err(io("cannot write PostgreSQL's log"))?;
-    let errors = output.try_clone().map_err(io("cannot write PostgreSQL's log"))?;
+    let output = fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(log)
+        .map_err(io("cannot write PostgreSQL's log"))?;
+    let errors = output
+        .try_clone()
+        .map_err(io("cannot write PostgreSQL's log"))?;
     let mut command = account.command(&binaries.postgres, true);
     command
         .arg("-D")
@@ -214,8 +266,16 @@ fn spawn(
         // Ctrl-C goes to the terminal's whole group: the server is stopped in its turn, after us.
         .process_group(0);
     let settings = [
-        "listen_addresses=", "max_connections=50", "shared_buffers=32MB", "fsync=on", "jit=off", "max_wal_size=256MB",
-        "unix_socket_permissions=0700", "log_min_messages=warning", "max_worker_processes=4", "wal_level=minimal",
+        "listen_addresses=",
+        "max_connections=50",
+        "shared_buffers=32MB",
+        "fsync=on",
+        "jit=off",
+        "max_wal_size=256MB",
+        "unix_socket_permissions=0700",
+        "log_min_messages=warning",
+        "max_worker_processes=4",
+        "wal_level=minimal",
         "max_wal_senders=0",
     ];
     for setting in settings {
@@ -242,20 +302,31 @@ fn spawn(
             }
         })
         .map_err(io("cannot start a thread"))?;
-    let started = told.recv().map_err(|_| failed("PostgreSQL could not be started", log))?;
+    let started = told
+        .recv()
+        .map_err(|_| failed("PostgreSQL could not be started", log))?;
     started.map_err(io(format!("cannot run {}", binaries.postgres.display())))
 }
 
 /// Stops a server that a killed picloud left behind.
 fn stop_orphan(cluster: &Path) -> Result<(), PrivatePostgresError> {
     let path = cluster.join("postmaster.pid");
-    let Ok(text) = fs::read_to_string(&path) else { return Ok(()) };
-    let pid = text.lines().next().and_then(|line| line.trim().parse().ok()).map(Pid::from_raw);
+    let Ok(text) = fs::read_to_string(&path) else {
+        return Ok(());
+    };
+    let pid = text
+        .lines()
+        .next()
+        .and_then(|line| line.trim().parse().ok())
+        .map(Pid::from_raw);
     let Some(pid) = pid.filter(|pid| is_postgres(*pid, cluster)) else {
         // Another process got its number, or none has it: PostgreSQL would be in doubt about that.
         return fs::remove_file(&path).map_err(io("cannot remove a stale postmaster.pid"));
     };
-    tracing::info!(pid = pid.as_raw(), "stopping the database that an earlier picloud left");
+    tracing::info!(
+        pid = pid.as_raw(),
+        "stopping the database that an earlier picloud left"
+    );
     if kill(pid, Signal::SIGINT).is_ok() {
         wait_gone(pid, STOP_TIME);
     }
@@ -274,7 +345,10 @@ fn is_postgres(pid: Pid, cluster: &Path) -> bool {
 fn alive(pid: Pid) -> bool {
     // A zombie takes signals, too. Its state stands behind the name, which may hold anything.
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    let zombie = stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('Z'));
+    let zombie = stat
+        .rsplit(')')
+        .next()
+        .is_some_and(|rest| rest.trim_start().starts_with('Z'));
     kill(pid, None).is_ok() && !zombie
 }
 
@@ -293,11 +367,16 @@ fn failed(what: &str, log: &Path) -> PrivatePostgresError {
     let text = fs::read_to_string(log).unwrap_or_default();
     let lines: Vec<&str> = text.lines().collect();
     let tail = lines[lines.len().saturating_sub(10)..].join("\n");
-    PrivatePostgresError::Failed { what: what.to_owned(), log: log.display().to_string(), tail }
+    PrivatePostgresError::Failed {
+        what: what.to_owned(),
+        log: log.display().to_string(),
+        tail,
+    }
 }
 
 fn set_mode(path: &Path, mode: u32) -> Result<(), PrivatePostgresError> {
-    fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(io(format!("cannot set the mode of {}", path.display())))
+    fs::set_permissions(path, fs::Permissions::from_mode(mode))
+        .map_err(io(format!("cannot set the mode of {}", path.display())))
 }
 
 /// Which server program would be used for a data directory.

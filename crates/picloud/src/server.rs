@@ -9,7 +9,9 @@ use std::{
 use anyhow::{Context, Result};
 use picloud_executor_core::{InProcessExecutor, RhaiChecker};
 use picloud_manager_core::{AdminState, Deployer, DeployerOptions, git::LocalPath, keys};
-use picloud_orchestrator_core::{Ingress, IngressOptions, Recorder, RecorderOptions, SnapshotHolder};
+use picloud_orchestrator_core::{
+    Ingress, IngressOptions, Recorder, RecorderOptions, SnapshotHolder,
+};
 use picloud_shared::{Clock, Executor, KeyId, Scope, SourceId, SystemClock};
 use picloud_store::{SourceKind, SourceRecord, Store, StoreOptions, keys::NewKey};
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
@@ -76,10 +78,13 @@ impl Server {
         token: &str,
     ) -> Result<Self> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let store = Store::connect_lazy(database_url, store_options(CONNECTIONS)).context("DATABASE_URL")?;
+        let store = Store::connect_lazy(database_url, store_options(CONNECTIONS))
+            .context("DATABASE_URL")?;
         let holder = Arc::new(SnapshotHolder::open(Some(data.path().join("snapshot"))));
-        let executor: Arc<dyn Executor> =
-            InProcessExecutor::new(picloud_services::services(&store, &clock), Arc::clone(&clock));
+        let executor: Arc<dyn Executor> = InProcessExecutor::new(
+            picloud_services::services(&store, &clock),
+            Arc::clone(&clock),
+        );
         let (recorder, pending) = Recorder::new(RecorderOptions::default(), Arc::clone(&clock));
         let (stop, stopped) = watch::channel(false);
         // Bound before anything waits: a kept snapshot answers while the database is asked.
@@ -98,14 +103,27 @@ impl Server {
             clock: Arc::clone(&clock),
             max_runs: MAX_RUNS,
         });
-        let serving = tokio::spawn(picloud_orchestrator_core::serve(listener, ingress, stopped.clone()));
+        let serving = tokio::spawn(picloud_orchestrator_core::serve(
+            listener,
+            ingress,
+            stopped.clone(),
+        ));
         migrate(&store).await?;
         insert_owner_key(&store, clock.as_ref(), token).await?;
         let following = vec![
-            tokio::spawn(picloud_orchestrator_core::follow(store.clone(), Arc::clone(&holder), executor)),
+            tokio::spawn(picloud_orchestrator_core::follow(
+                store.clone(),
+                Arc::clone(&holder),
+                executor,
+            )),
             tokio::spawn(keep_house(store.clone(), Arc::clone(&clock))),
         ];
-        let recording = tokio::spawn(Arc::clone(&recorder).run(pending, store.clone(), Arc::clone(&holder), stopped));
+        let recording = tokio::spawn(Arc::clone(&recorder).run(
+            pending,
+            store.clone(),
+            Arc::clone(&holder),
+            stopped,
+        ));
         let deployer = match source {
             Some(source) => Some(deployer(&store, &clock, &holder, source).await?),
             None => None,
@@ -122,12 +140,31 @@ impl Server {
             },
         }));
         let running_file = data.path().join(RUNNING_FILE);
-        Ok(Self { url, deployer, recorder, holder, stop, running: vec![serving, recording], following, store, running_file })
+        Ok(Self {
+            url,
+            deployer,
+            recorder,
+            holder,
+            stop,
+            running: vec![serving, recording],
+            following,
+            store,
+            running_file,
+        })
     }
 
     /// Says on disk how the server is reached.
-    pub fn announce(&self, data: &DataDir, ready_file: Option<&Path>, admin_token_file: PathBuf) -> Result<()> {
-        let told = RunningServer { url: self.url.clone(), admin_token_file, pid: std::process::id() };
+    pub fn announce(
+        &self,
+        data: &DataDir,
+        ready_file: Option<&Path>,
+        admin_token_file: PathBuf,
+    ) -> Result<()> {
+        let told = RunningServer {
+            url: self.url.clone(),
+            admin_token_file,
+            pid: std::process::id(),
+        };
         let text = serde_json::to_vec_pretty(&told).context("cannot write JSON")?;
         write_private(&data.path().join(RUNNING_FILE), &text)?;
         match ready_file {
@@ -181,7 +218,8 @@ impl LateRouter {
                     None => {
                         let status = axum::http::StatusCode::SERVICE_UNAVAILABLE;
                         let detail = "the server is starting, or waits for its database";
-                        picloud_orchestrator_core::problem(status, "unavailable", detail).into_response()
+                        picloud_orchestrator_core::problem(status, "unavailable", detail)
+                            .into_response()
                     }
                 }
             }
@@ -217,7 +255,10 @@ async fn insert_owner_key(store: &Store, clock: &dyn Clock, token: &str) -> Resu
         app: None,
         expires_at: None,
     };
-    store.insert_key(&key, clock.now()).await.context("the owner key cannot be kept")
+    store
+        .insert_key(&key, clock.now())
+        .await
+        .context("the owner key cannot be kept")
 }
 
 async fn deployer(
@@ -227,7 +268,10 @@ async fn deployer(
     source: &LocalSource,
 ) -> Result<Arc<Deployer>> {
     let path = LocalPath::find(&source.path)?;
-    let full = source.path.canonicalize().context("cannot find the repository")?;
+    let full = source
+        .path
+        .canonicalize()
+        .context("cannot find the repository")?;
     let record = SourceRecord {
         id: SourceId(clock.new_id()),
         name: "local".parse().context("a good name")?,
@@ -239,7 +283,10 @@ async fn deployer(
         suspended: false,
         created_at: clock.now(),
     };
-    let record = store.upsert_source(&record).await.context("the source cannot be kept")?;
+    let record = store
+        .upsert_source(&record)
+        .await
+        .context("the source cannot be kept")?;
     let options = DeployerOptions {
         store: store.clone(),
         clock: Arc::clone(clock),
@@ -255,7 +302,9 @@ async fn keep_house(store: Store, clock: Arc<dyn Clock>) {
     const DAY: Duration = Duration::from_secs(24 * 3600 / 2);
     loop {
         let today = clock.now().date_naive();
-        let oldest = today.checked_sub_days(chrono::Days::new(HISTORY_DAYS)).unwrap_or(today);
+        let oldest = today
+            .checked_sub_days(chrono::Days::new(HISTORY_DAYS))
+            .unwrap_or(today);
         if let Err(error) = store.keep_run_partitions(today, oldest).await {
             tracing::warn!(%error, "the partitions of history could not be kept; trying again");
         }
@@ -266,7 +315,9 @@ async fn keep_house(store: Store, clock: Arc<dyn Clock>) {
                 None
             }
         };
-        let until = next.and_then(|at| (at - clock.now()).to_std().ok()).unwrap_or(DAY);
+        let until = next
+            .and_then(|at| (at - clock.now()).to_std().ok())
+            .unwrap_or(DAY);
         tokio::time::sleep(until.clamp(Duration::from_secs(60), DAY)).await;
     }
 }

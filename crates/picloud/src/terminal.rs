@@ -129,7 +129,9 @@ impl Table {
 
     /// The table as lines. A cell that is a known status word is coloured.
     pub fn render(&self, style: Style) -> String {
-        let widths: Vec<usize> = (0..self.heading.len()).map(|column| self.width_of(column)).collect();
+        let widths: Vec<usize> = (0..self.heading.len())
+            .map(|column| self.width_of(column))
+            .collect();
         let heading: Vec<String> = self.heading.iter().map(|text| (*text).to_owned()).collect();
         let mut out = style.dim(&line(&heading, &widths, Style { color: false }));
         out.push('\n');
@@ -157,7 +159,11 @@ fn line(cells: &[String], widths: &[usize], style: Style) -> String {
             out.push_str("  ");
         }
         let last = index + 1 == cells.len();
-        let padding = if last { 0 } else { width.saturating_sub(cell.width()) };
+        let padding = if last {
+            0
+        } else {
+            width.saturating_sub(cell.width())
+        };
         out.push_str(&coloured(cell, style));
         out.push_str(&" ".repeat(padding));
     }
@@ -166,8 +172,20 @@ fn line(cells: &[String], widths: &[usize], style: Style) -> String {
 
 fn coloured(cell: &str, style: Style) -> String {
     const WORDS: [&str; 14] = [
-        "synced", "ok", "healthy", "failed", "timeout", "limit", "crashed", "rejected", "partial", "drifted",
-        "suspended", "degraded", "held", "reverted",
+        "synced",
+        "ok",
+        "healthy",
+        "failed",
+        "timeout",
+        "limit",
+        "crashed",
+        "rejected",
+        "partial",
+        "drifted",
+        "suspended",
+        "degraded",
+        "held",
+        "reverted",
     ];
     if WORDS.contains(&cell) {
         style.status(cell)

@@ -5,7 +5,10 @@ use std::{collections::BTreeMap, sync::Arc};
 use chrono::{DateTime, TimeDelta, Utc};
 use picloud_shared::{
     Capability, Clock, Principal,
-    sdk::{KvEntry, KvListOptions, KvService, KvSetOptions, SdkCallCx, SdkError, SdkErrorCode, SdkResult, Versioned},
+    sdk::{
+        KvEntry, KvListOptions, KvService, KvSetOptions, SdkCallCx, SdkError, SdkErrorCode,
+        SdkResult, Versioned,
+    },
 };
 use picloud_store::{
     Store, StoreError,
@@ -38,10 +41,20 @@ impl KvServiceImpl {
         Self { store, clock }
     }
 
-    fn expiry(&self, options: &KvSetOptions, now: DateTime<Utc>) -> SdkResult<Option<DateTime<Utc>>> {
-        let Some(ttl) = options.ttl_ms else { return Ok(None) };
-        let at = i64::try_from(ttl).ok().and_then(TimeDelta::try_milliseconds);
-        let at = at.filter(|ttl| !ttl.is_zero()).and_then(|ttl| now.checked_add_signed(ttl));
+    fn expiry(
+        &self,
+        options: &KvSetOptions,
+        now: DateTime<Utc>,
+    ) -> SdkResult<Option<DateTime<Utc>>> {
+        let Some(ttl) = options.ttl_ms else {
+            return Ok(None);
+        };
+        let at = i64::try_from(ttl)
+            .ok()
+            .and_then(TimeDelta::try_milliseconds);
+        let at = at
+            .filter(|ttl| !ttl.is_zero())
+            .and_then(|ttl| now.checked_add_signed(ttl));
         at.map(Some)
             .ok_or_else(|| invalid("ttl must be at least 1ms, and end within the calendar"))
     }
@@ -54,27 +67,52 @@ impl KvService for KvServiceImpl {
         row.map(versioned).transpose()
     }
 
-    fn get_many(&self, cx: &SdkCallCx, collection: &str, keys: &[String]) -> SdkResult<BTreeMap<String, Value>> {
+    fn get_many(
+        &self,
+        cx: &SdkCallCx,
+        collection: &str,
+        keys: &[String],
+    ) -> SdkResult<BTreeMap<String, Value>> {
         check_collection(cx, collection)?;
         if keys.len() > MAX_LIST as usize {
-            return Err(SdkError::new(SdkErrorCode::TooLarge, format!("at most {MAX_LIST} keys a call")));
+            return Err(SdkError::new(
+                SdkErrorCode::TooLarge,
+                format!("at most {MAX_LIST} keys a call"),
+            ));
         }
         keys.iter().try_for_each(|key| check_key(key))?;
-        let rows = wait(cx.deadline, self.store.kv_get_many(cx.app_id(), collection, keys, self.clock.now()))?;
+        let rows = wait(
+            cx.deadline,
+            self.store
+                .kv_get_many(cx.app_id(), collection, keys, self.clock.now()),
+        )?;
         rows.into_iter()
             .map(|row| Ok((row.key.clone(), versioned(row)?.value)))
             .collect()
     }
 
-    fn set(&self, cx: &SdkCallCx, collection: &str, key: &str, value: &Value, options: &KvSetOptions) -> SdkResult<i64> {
+    fn set(
+        &self,
+        cx: &SdkCallCx,
+        collection: &str,
+        key: &str,
+        value: &Value,
+        options: &KvSetOptions,
+    ) -> SdkResult<i64> {
         let at = address(cx, collection, key)?;
         let text = json_text(value)?;
         let now = self.clock.now();
         let expires = self.expiry(options, now)?;
         let written = match options.if_version {
-            None => Some(wait(cx.deadline, self.store.kv_set(at, &text, expires, now))?),
+            None => Some(wait(
+                cx.deadline,
+                self.store.kv_set(at, &text, expires, now),
+            )?),
             Some(0) => wait(cx.deadline, self.store.kv_create(at, &text, expires, now))?,
-            Some(version) => wait(cx.deadline, self.store.kv_replace(at, &text, version, expires, now))?,
+            Some(version) => wait(
+                cx.deadline,
+                self.store.kv_replace(at, &text, version, expires, now),
+            )?,
         };
         written.ok_or_else(|| conflict(options.if_version))
     }
@@ -89,10 +127,20 @@ impl KvService for KvServiceImpl {
         wait(cx.deadline, self.store.kv_incr(at, by, self.clock.now()))
     }
 
-    fn list(&self, cx: &SdkCallCx, collection: &str, options: &KvListOptions) -> SdkResult<Vec<KvEntry>> {
+    fn list(
+        &self,
+        cx: &SdkCallCx,
+        collection: &str,
+        options: &KvListOptions,
+    ) -> SdkResult<Vec<KvEntry>> {
         check_collection(cx, collection)?;
         let prefix = options.prefix.as_deref().unwrap_or_default();
-        if prefix.contains('\0') || options.after.as_deref().is_some_and(|after| after.contains('\0')) {
+        if prefix.contains('\0')
+            || options
+                .after
+                .as_deref()
+                .is_some_and(|after| after.contains('\0'))
+        {
             return Err(invalid("a key must not hold the character U+0000"));
         }
         let before = end_of_prefix(prefix);
@@ -109,14 +157,21 @@ impl KvService for KvServiceImpl {
             .map(|row| {
                 let key = row.key.clone();
                 let Versioned { value, version } = versioned(row)?;
-                Ok(KvEntry { key, value, version })
+                Ok(KvEntry {
+                    key,
+                    value,
+                    version,
+                })
             })
             .collect()
     }
 }
 
 /// Removes expired entries, a thousand a statement; gives the time at which the next one expires.
-pub async fn sweep_expired(store: &Store, now: DateTime<Utc>) -> Result<Option<DateTime<Utc>>, StoreError> {
+pub async fn sweep_expired(
+    store: &Store,
+    now: DateTime<Utc>,
+) -> Result<Option<DateTime<Utc>>, StoreError> {
     const BATCH: i64 = 1000;
     loop {
         let (removed, next) = store.kv_sweep(now, BATCH).await?;
@@ -142,7 +197,10 @@ fn check_collection(cx: &SdkCallCx, collection: &str) -> SdkResult<()> {
         && !grant.allows(Capability::AppDataAccess, Some(&cx.app.spec.name))
     {
         let scope = Capability::AppDataAccess.scope().as_str();
-        return Err(SdkError::new(SdkErrorCode::Forbidden, format!("the caller's key lacks {scope}")));
+        return Err(SdkError::new(
+            SdkErrorCode::Forbidden,
+            format!("the caller's key lacks {scope}"),
+        ));
     }
     check_text("a collection's name", collection, MAX_COLLECTION)
 }
@@ -153,10 +211,15 @@ fn check_key(key: &str) -> SdkResult<()> {
 
 fn check_text(what: &str, text: &str, max: usize) -> SdkResult<()> {
     if text.is_empty() || text.len() > max {
-        return Err(invalid(format!("{what} must have 1 to {max} bytes; it has {}", text.len())));
+        return Err(invalid(format!(
+            "{what} must have 1 to {max} bytes; it has {}",
+            text.len()
+        )));
     }
     if text.contains('\0') {
-        return Err(invalid(format!("{what} must not hold the character U+0000")));
+        return Err(invalid(format!(
+            "{what} must not hold the character U+0000"
+        )));
     }
     Ok(())
 }
@@ -164,7 +227,10 @@ fn check_text(what: &str, text: &str, max: usize) -> SdkResult<()> {
 fn json_text(value: &Value) -> SdkResult<String> {
     let text = value.to_string();
     if text.len() > MAX_VALUE {
-        let message = format!("a value may have {MAX_VALUE} bytes as JSON; this one has {}", text.len());
+        let message = format!(
+            "a value may have {MAX_VALUE} bytes as JSON; this one has {}",
+            text.len()
+        );
         return Err(SdkError::new(SdkErrorCode::TooLarge, message));
     }
     Ok(text)

@@ -27,7 +27,10 @@ pub(crate) fn wait<T>(
     match outcome {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(error)) => Err(told(&error)),
-        Err(_) => Err(SdkError::new(SdkErrorCode::Timeout, "the run's time was up while it waited for the database")),
+        Err(_) => Err(SdkError::new(
+            SdkErrorCode::Timeout,
+            "the run's time was up while it waited for the database",
+        )),
     }
 }
 
@@ -38,12 +41,21 @@ fn told(error: &StoreError) -> SdkError {
     }
     match error.sql_state().as_deref() {
         // invalid_text_representation, numeric_value_out_of_range: `incr` on what is no integer.
-        Some("22P02" | "22003") => SdkError::new(SdkErrorCode::Invalid, "the value is not an integer of 64 bits"),
+        Some("22P02" | "22003") => SdkError::new(
+            SdkErrorCode::Invalid,
+            "the value is not an integer of 64 bits",
+        ),
         // untranslatable_character: a NUL inside a text.
-        Some("22P05" | "22021") => SdkError::new(SdkErrorCode::Invalid, "text must not hold the character U+0000"),
+        Some("22P05" | "22021") => SdkError::new(
+            SdkErrorCode::Invalid,
+            "text must not hold the character U+0000",
+        ),
         _ => {
             tracing::error!(error = %error, "a call of a script to the database failed");
-            SdkError::new(SdkErrorCode::Failed, "the database refused the call; the server's log says why")
+            SdkError::new(
+                SdkErrorCode::Failed,
+                "the database refused the call; the server's log says why",
+            )
         }
     }
 }

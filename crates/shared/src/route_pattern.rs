@@ -72,10 +72,14 @@ impl RoutePattern {
             Segment::Wildcard(_) => 2,
         };
         self.segments.len() == other.segments.len()
-            && self.segments.iter().zip(&other.segments).all(|(a, b)| match (a, b) {
-                (Segment::Literal(a), Segment::Literal(b)) => a == b,
-                (a, b) => rank(a) == rank(b),
-            })
+            && self
+                .segments
+                .iter()
+                .zip(&other.segments)
+                .all(|(a, b)| match (a, b) {
+                    (Segment::Literal(a), Segment::Literal(b)) => a == b,
+                    (a, b) => rank(a) == rank(b),
+                })
     }
 }
 
@@ -83,13 +87,20 @@ fn segment(part: &str, last: bool) -> Result<Segment, PatternError> {
     let fail = |message: String| Err(PatternError(message));
     if let Some(inner) = part.strip_prefix('{') {
         let Some(name) = inner.strip_suffix('}') else {
-            return fail(format!("`{part}` has no closing `}}`; a parameter is a whole part, like `/{{id}}/`"));
+            return fail(format!(
+                "`{part}` has no closing `}}`; a parameter is a whole part, like `/{{id}}/`"
+            ));
         };
         let wildcard = name.strip_prefix('*');
         let bare = wildcard.unwrap_or(name);
         let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
-        if bare.is_empty() || !bare.chars().all(word) || bare.starts_with(|c: char| c.is_ascii_digit()) {
-            return fail(format!("`{part}` is no parameter: its name has letters, digits and `_`, and begins with no digit"));
+        if bare.is_empty()
+            || !bare.chars().all(word)
+            || bare.starts_with(|c: char| c.is_ascii_digit())
+        {
+            return fail(format!(
+                "`{part}` is no parameter: its name has letters, digits and `_`, and begins with no digit"
+            ));
         }
         return match wildcard {
             Some(_) if !last => fail(format!("the wildcard `{part}` may only stand at the end")),
@@ -103,9 +114,15 @@ fn segment(part: &str, last: bool) -> Result<Segment, PatternError> {
     if part == "." || part == ".." {
         return fail(format!("`{part}` cannot be a part of a path"));
     }
-    let allowed = |c: char| !c.is_control() && !c.is_whitespace() && !matches!(c, '{' | '}' | '?' | '#' | '\\' | '%' | '*');
+    let allowed = |c: char| {
+        !c.is_control()
+            && !c.is_whitespace()
+            && !matches!(c, '{' | '}' | '?' | '#' | '\\' | '%' | '*')
+    };
     match part.chars().find(|c| !allowed(*c)) {
-        Some(c) => fail(format!("the character {c:?} cannot stand in a path's literal part")),
+        Some(c) => fail(format!(
+            "the character {c:?} cannot stand in a path's literal part"
+        )),
         None => Ok(Segment::Literal(part.to_owned())),
     }
 }
@@ -126,7 +143,15 @@ mod tests {
 
     #[test]
     fn good_patterns_read_back_as_they_were() {
-        for text in ["/", "/a", "/a/", "/a/{id}", "/a/{id}/b", "/f/{*rest}", "/ä-b_c.d~e"] {
+        for text in [
+            "/",
+            "/a",
+            "/a/",
+            "/a/{id}",
+            "/a/{id}/b",
+            "/f/{*rest}",
+            "/ä-b_c.d~e",
+        ] {
             let pattern = RoutePattern::parse(text).expect(text);
             assert_eq!(pattern.to_string(), text);
         }
@@ -134,7 +159,10 @@ mod tests {
 
     #[test]
     fn bad_patterns_are_refused() {
-        for text in ["", "a", "//", "/a//b", "/{id", "/{}", "/{1a}", "/{*r}/x", "/{a}/{a}", "/../x", "/a?b", "/a%20b", "/x{id}"] {
+        for text in [
+            "", "a", "//", "/a//b", "/{id", "/{}", "/{1a}", "/{*r}/x", "/{a}/{a}", "/../x", "/a?b",
+            "/a%20b", "/x{id}",
+        ] {
             assert!(RoutePattern::parse(text).is_err(), "{text:?}");
         }
     }
@@ -149,7 +177,10 @@ mod tests {
             ("/a", "/a/", false),
         ];
         for (a, b, expected) in cases {
-            let (a, b) = (RoutePattern::parse(a).expect(a), RoutePattern::parse(b).expect(b));
+            let (a, b) = (
+                RoutePattern::parse(a).expect(a),
+                RoutePattern::parse(b).expect(b),
+            );
             assert_eq!(a.ties_with(&b), expected, "{a} {b}");
             assert_eq!(b.ties_with(&a), expected, "{b} {a}");
         }

@@ -79,8 +79,16 @@ impl From<sqlx::Error> for ApplyError {
 
 impl Store {
     /// Those of the blobs that the database lacks.
-    pub async fn missing_blobs(&self, scripts: &[BlobId], files: &[BlobId]) -> Result<Vec<BlobId>, StoreError> {
-        let text = |ids: &[BlobId]| ids.iter().map(|id| id.as_str().to_owned()).collect::<Vec<_>>();
+    pub async fn missing_blobs(
+        &self,
+        scripts: &[BlobId],
+        files: &[BlobId],
+    ) -> Result<Vec<BlobId>, StoreError> {
+        let text = |ids: &[BlobId]| {
+            ids.iter()
+                .map(|id| id.as_str().to_owned())
+                .collect::<Vec<_>>()
+        };
         let missing = sqlx::query_scalar!(
             r#"SELECT id AS "id!" FROM unnest($1::text[]) AS id
                  WHERE NOT EXISTS (SELECT FROM script_blobs b WHERE b.blob_id = id)
@@ -101,7 +109,9 @@ impl Store {
     /// Carries out a plan, whole or not at all.
     pub async fn apply(&self, apply: Apply<'_>) -> Result<Applied, ApplyError> {
         let mut transaction: Transaction<'_, Postgres> = self.pool().begin().await?;
-        sqlx::query("SET LOCAL picloud.applying = 'on'").execute(&mut *transaction).await?;
+        sqlx::query("SET LOCAL picloud.applying = 'on'")
+            .execute(&mut *transaction)
+            .await?;
         if live::lock_version(&mut transaction).await? != apply.plan.parent {
             return Err(ApplyError::ParentChanged);
         }
@@ -117,11 +127,17 @@ impl Store {
             ids: app_ids(&mut transaction, &apply).await?,
         };
         writer.remove(&mut transaction, apply.plan).await?;
-        writer.write(&mut transaction, apply.plan, apply.clock).await?;
-        writer.pin(&mut transaction, apply.plan).await?;
-        sqlx::query!("UPDATE sources SET live_commit = $2 WHERE id = $1", apply.source.0, apply.commit.as_str())
-            .execute(&mut *transaction)
+        writer
+            .write(&mut transaction, apply.plan, apply.clock)
             .await?;
+        writer.pin(&mut transaction, apply.plan).await?;
+        sqlx::query!(
+            "UPDATE sources SET live_commit = $2 WHERE id = $1",
+            apply.source.0,
+            apply.commit.as_str()
+        )
+        .execute(&mut *transaction)
+        .await?;
         sqlx::query!("UPDATE live_state SET generation = $1", version.generation)
             .execute(&mut *transaction)
             .await?;
@@ -136,7 +152,11 @@ impl Store {
             .execute(&mut *transaction)
             .await?;
         transaction.commit().await?;
-        let ids = writer.ids.into_iter().map(|(name, id)| (name, id.into())).collect();
+        let ids = writer
+            .ids
+            .into_iter()
+            .map(|(name, id)| (name, id.into()))
+            .collect();
         Ok(Applied { version, ids })
     }
 }
@@ -152,14 +172,25 @@ struct Writer {
 
 /// The ids of the plan's apps: those that the database knows (also of pruned apps, which so find
 /// their data again), and new ones.
-async fn app_ids(connection: &mut PgConnection, apply: &Apply<'_>) -> Result<BTreeMap<AppName, Uuid>, StoreError> {
-    let names: Vec<String> = apply.plan.apps.keys().map(|name| name.as_str().to_owned()).collect();
+async fn app_ids(
+    connection: &mut PgConnection,
+    apply: &Apply<'_>,
+) -> Result<BTreeMap<AppName, Uuid>, StoreError> {
+    let names: Vec<String> = apply
+        .plan
+        .apps
+        .keys()
+        .map(|name| name.as_str().to_owned())
+        .collect();
     let rows = sqlx::query!("SELECT id, name FROM apps WHERE name = ANY($1)", &names)
         .fetch_all(connection)
         .await?;
     let known: BTreeMap<String, Uuid> = rows.into_iter().map(|row| (row.name, row.id)).collect();
     let ids = apply.plan.apps.keys().map(|name| {
-        let id = known.get(name.as_str()).copied().unwrap_or_else(|| apply.clock.new_id());
+        let id = known
+            .get(name.as_str())
+            .copied()
+            .unwrap_or_else(|| apply.clock.new_id());
         (name.clone(), id)
     });
     Ok(ids.collect())
@@ -226,7 +257,11 @@ impl Writer {
 
     /// Keeps back the apps that are invalid in this commit, and releases those that are valid again.
     async fn pin(&self, connection: &mut PgConnection, plan: &Plan) -> Result<(), StoreError> {
-        let names = |apps: &[AppName]| apps.iter().map(|name| name.as_str().to_owned()).collect::<Vec<_>>();
+        let names = |apps: &[AppName]| {
+            apps.iter()
+                .map(|name| name.as_str().to_owned())
+                .collect::<Vec<_>>()
+        };
         if !plan.kept.is_empty() {
             sqlx::query!(
                 "UPDATE apps SET touched = $3, pinned_commit = (SELECT live_commit FROM sources WHERE id = $2)

@@ -10,10 +10,7 @@ use serde_json::Value;
 use sqlx::{PgConnection, types::Json};
 use uuid::Uuid;
 
-use crate::{
-    Page, Store, StoreError,
-    page::PageQuery,
-};
+use crate::{Page, Store, StoreError, page::PageQuery};
 
 struct Row {
     id: Uuid,
@@ -100,7 +97,11 @@ fn json<T: Serialize>(value: &T) -> Json<&T> {
 
 impl Store {
     /// Writes a deployment, or what became of it.
-    pub async fn record_deployment(&self, source: SourceId, deployment: &Deployment) -> Result<(), StoreError> {
+    pub async fn record_deployment(
+        &self,
+        source: SourceId,
+        deployment: &Deployment,
+    ) -> Result<(), StoreError> {
         let mut connection = self.pool().acquire().await?;
         write(&mut connection, source, deployment).await
     }
@@ -153,13 +154,22 @@ impl Store {
         )
         .fetch_all(self.pool())
         .await?;
-        let items = rows.into_iter().map(TryInto::try_into).collect::<Result<Vec<Deployment>, _>>()?;
+        let items = rows
+            .into_iter()
+            .map(TryInto::try_into)
+            .collect::<Result<Vec<Deployment>, _>>()?;
         Ok(query.page(items, |deployment| deployment.id.0))
     }
 
     /// The last deployment of a source, whatever became of it.
-    pub async fn last_deployment(&self, source: &SourceName) -> Result<Option<Deployment>, StoreError> {
-        let query = PageQuery { limit: 1, cursor: None };
+    pub async fn last_deployment(
+        &self,
+        source: &SourceName,
+    ) -> Result<Option<Deployment>, StoreError> {
+        let query = PageQuery {
+            limit: 1,
+            cursor: None,
+        };
         Ok(self.deployments(Some(source), &query).await?.items.pop())
     }
 }

@@ -23,7 +23,9 @@ impl StoreError {
     /// Whether the database is away, so that trying again later makes sense.
     pub fn is_unavailable(&self) -> bool {
         match self {
-            Self::Database(error) | Self::Migrate(MigrateError::Execute(error)) => is_unavailable(error),
+            Self::Database(error) | Self::Migrate(MigrateError::Execute(error)) => {
+                is_unavailable(error)
+            }
             _ => false,
         }
     }
@@ -31,7 +33,9 @@ impl StoreError {
     /// The five-character code of PostgreSQL's appendix A, where PostgreSQL answered.
     pub fn sql_state(&self) -> Option<String> {
         match self {
-            Self::Database(sqlx::Error::Database(error)) => error.code().map(|code| code.into_owned()),
+            Self::Database(sqlx::Error::Database(error)) => {
+                error.code().map(|code| code.into_owned())
+            }
             _ => None,
         }
     }
@@ -47,12 +51,15 @@ impl StoreError {
 
 fn is_unavailable(error: &sqlx::Error) -> bool {
     match error {
-        sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::WorkerCrashed => true,
+        sqlx::Error::Io(_)
+        | sqlx::Error::PoolTimedOut
+        | sqlx::Error::PoolClosed
+        | sqlx::Error::WorkerCrashed => true,
         // Class 08: connection; 57P: the server stops or starts; 53: it lacks resources; 3D000: the
         // database is not there yet.
-        sqlx::Error::Database(error) => error
-            .code()
-            .is_some_and(|code| code.starts_with("08") || code.starts_with("57P") || code.starts_with("53")),
+        sqlx::Error::Database(error) => error.code().is_some_and(|code| {
+            code.starts_with("08") || code.starts_with("57P") || code.starts_with("53")
+        }),
         _ => false,
     }
 }

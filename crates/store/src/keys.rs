@@ -63,7 +63,9 @@ impl TryFrom<Row> for KeyRecord {
     fn try_from(row: Row) -> Result<Self, StoreError> {
         let corrupt = || StoreError::Corrupt(format!("api_keys of {}", row.id));
         let app = match (row.app_id, row.app.as_deref()) {
-            (Some(id), Some(name)) => Some((id.into(), name.parse::<AppName>().map_err(|_| corrupt())?)),
+            (Some(id), Some(name)) => {
+                Some((id.into(), name.parse::<AppName>().map_err(|_| corrupt())?))
+            }
             (None, None) => None,
             _ => return Err(corrupt()),
         };
@@ -86,7 +88,11 @@ impl TryFrom<Row> for KeyRecord {
 
 impl Store {
     /// The key with this hash, unless it is revoked or has ended; notes that it was used.
-    pub async fn use_key(&self, hash: &[u8; 32], now: DateTime<Utc>) -> Result<Option<KeyRecord>, StoreError> {
+    pub async fn use_key(
+        &self,
+        hash: &[u8; 32],
+        now: DateTime<Utc>,
+    ) -> Result<Option<KeyRecord>, StoreError> {
         let row = sqlx::query_as!(
             Row,
             r#"SELECT k.id, k.name, k.prefix, k.scopes, k.app_id AS "app_id?", a.name AS "app?", k.created_at,
@@ -100,11 +106,17 @@ impl Store {
         .await?;
         let record: Option<KeyRecord> = row.map(TryInto::try_into).transpose()?;
         if let Some(record) = &record {
-            let stale = record.last_used_at.is_none_or(|used| (now - used).num_seconds() >= 60);
+            let stale = record
+                .last_used_at
+                .is_none_or(|used| (now - used).num_seconds() >= 60);
             if stale {
-                sqlx::query!("UPDATE api_keys SET last_used_at = $2 WHERE id = $1", record.grant.id.0, now)
-                    .execute(self.pool())
-                    .await?;
+                sqlx::query!(
+                    "UPDATE api_keys SET last_used_at = $2 WHERE id = $1",
+                    record.grant.id.0,
+                    now
+                )
+                .execute(self.pool())
+                .await?;
             }
         }
         Ok(record)
@@ -112,7 +124,11 @@ impl Store {
 
     /// Writes a key; where one with this hash is there already, that one is left as it is.
     pub async fn insert_key(&self, key: &NewKey<'_>, now: DateTime<Utc>) -> Result<(), StoreError> {
-        let scopes: Vec<String> = key.scopes.iter().map(|scope| scope.as_str().to_owned()).collect();
+        let scopes: Vec<String> = key
+            .scopes
+            .iter()
+            .map(|scope| scope.as_str().to_owned())
+            .collect();
         sqlx::query!(
             "INSERT INTO api_keys (id, name, hash, prefix, scopes, app_id, created_at, expires_at)
              VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (hash) DO NOTHING",
@@ -131,7 +147,11 @@ impl Store {
     }
 
     /// Keys that are neither revoked nor ended, newest first.
-    pub async fn keys(&self, query: &PageQuery, now: DateTime<Utc>) -> Result<Page<KeyRecord>, StoreError> {
+    pub async fn keys(
+        &self,
+        query: &PageQuery,
+        now: DateTime<Utc>,
+    ) -> Result<Page<KeyRecord>, StoreError> {
         let rows = sqlx::query_as!(
             Row,
             r#"SELECT k.id, k.name, k.prefix, k.scopes, k.app_id AS "app_id?", a.name AS "app?", k.created_at,
@@ -146,7 +166,10 @@ impl Store {
         )
         .fetch_all(self.pool())
         .await?;
-        let items = rows.into_iter().map(TryInto::try_into).collect::<Result<Vec<KeyRecord>, _>>()?;
+        let items = rows
+            .into_iter()
+            .map(TryInto::try_into)
+            .collect::<Result<Vec<KeyRecord>, _>>()?;
         Ok(query.page(items, |key| key.grant.id.0))
     }
 

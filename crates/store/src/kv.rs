@@ -47,7 +47,11 @@ pub struct KvRange<'a> {
 
 impl Store {
     /// The entry, unless it is absent or expired.
-    pub async fn kv_get(&self, at: KvAddress<'_>, now: DateTime<Utc>) -> Result<Option<KvRow>, StoreError> {
+    pub async fn kv_get(
+        &self,
+        at: KvAddress<'_>,
+        now: DateTime<Utc>,
+    ) -> Result<Option<KvRow>, StoreError> {
         let row = sqlx::query_as!(
             KvRow,
             r#"SELECT key, value::text AS "value!", version FROM kv
@@ -87,7 +91,11 @@ impl Store {
     }
 
     /// Entries of a range, in byte order of their keys.
-    pub async fn kv_list(&self, range: KvRange<'_>, now: DateTime<Utc>) -> Result<Vec<KvRow>, StoreError> {
+    pub async fn kv_list(
+        &self,
+        range: KvRange<'_>,
+        now: DateTime<Utc>,
+    ) -> Result<Vec<KvRow>, StoreError> {
         let rows = sqlx::query_as!(
             KvRow,
             r#"SELECT key, value::text AS "value!", version FROM kv
@@ -190,7 +198,11 @@ impl Store {
     }
 
     /// Removes an entry; whether it was there.
-    pub async fn kv_delete(&self, at: KvAddress<'_>, now: DateTime<Utc>) -> Result<bool, StoreError> {
+    pub async fn kv_delete(
+        &self,
+        at: KvAddress<'_>,
+        now: DateTime<Utc>,
+    ) -> Result<bool, StoreError> {
         let was_there = sqlx::query_scalar!(
             r#"DELETE FROM kv WHERE app_id = $1 AND collection = $2 AND key = $3
                RETURNING (expires_at IS NULL OR expires_at > $4) AS "was_there!""#,
@@ -206,7 +218,12 @@ impl Store {
 
     /// Adds to an integer, absent being 0; gives the sum. A value that is no integer, or a sum
     /// that is none, is an error of PostgreSQL's class 22 and leaves the entry as it was.
-    pub async fn kv_incr(&self, at: KvAddress<'_>, by: i64, now: DateTime<Utc>) -> Result<i64, StoreError> {
+    pub async fn kv_incr(
+        &self,
+        at: KvAddress<'_>,
+        by: i64,
+        now: DateTime<Utc>,
+    ) -> Result<i64, StoreError> {
         let sum = sqlx::query_scalar!(
             r#"INSERT INTO kv (app_id, collection, key, value, version)
                VALUES ($1, $2, $3, to_json($4::bigint), 1)
@@ -229,7 +246,11 @@ impl Store {
 
     /// Removes at most `limit` expired entries; how many were removed, and when the next one of
     /// those that remain expires.
-    pub async fn kv_sweep(&self, now: DateTime<Utc>, limit: i64) -> Result<(u64, Option<DateTime<Utc>>), StoreError> {
+    pub async fn kv_sweep(
+        &self,
+        now: DateTime<Utc>,
+        limit: i64,
+    ) -> Result<(u64, Option<DateTime<Utc>>), StoreError> {
         let removed = sqlx::query!(
             "DELETE FROM kv WHERE ctid IN (
                SELECT ctid FROM kv WHERE expires_at <= $1 ORDER BY expires_at LIMIT $2)",
@@ -239,9 +260,10 @@ impl Store {
         .execute(self.pool())
         .await?
         .rows_affected();
-        let next = sqlx::query_scalar!("SELECT min(expires_at) FROM kv WHERE expires_at IS NOT NULL")
-            .fetch_one(self.pool())
-            .await?;
+        let next =
+            sqlx::query_scalar!("SELECT min(expires_at) FROM kv WHERE expires_at IS NOT NULL")
+                .fetch_one(self.pool())
+                .await?;
         Ok((removed, next))
     }
 }

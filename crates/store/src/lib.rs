@@ -60,7 +60,9 @@ pub struct Store {
 impl Store {
     /// Connects, and says what is wrong where that fails.
     pub async fn connect(url: &str, options: StoreOptions) -> Result<Self, StoreError> {
-        let pool = pool_options(options).connect_with(connect_options(url)?).await?;
+        let pool = pool_options(options)
+            .connect_with(connect_options(url)?)
+            .await?;
         Ok(Self { pool })
     }
 
@@ -79,12 +81,22 @@ impl Store {
     /// The migrations that the database lacks, in order.
     pub async fn pending_migrations(&self) -> Result<Vec<String>, StoreError> {
         let mut connection = self.pool.acquire().await?;
-        connection.ensure_migrations_table("_sqlx_migrations").await?;
-        let applied = connection.list_applied_migrations("_sqlx_migrations").await?;
+        connection
+            .ensure_migrations_table("_sqlx_migrations")
+            .await?;
+        let applied = connection
+            .list_applied_migrations("_sqlx_migrations")
+            .await?;
         Ok(MIGRATOR
             .iter()
             .filter(|migration| !applied.iter().any(|done| done.version == migration.version))
-            .map(|migration| format!("{:04}_{}", migration.version, migration.description.replace(' ', "_")))
+            .map(|migration| {
+                format!(
+                    "{:04}_{}",
+                    migration.version,
+                    migration.description.replace(' ', "_")
+                )
+            })
             .collect())
     }
 
@@ -114,7 +126,9 @@ impl Store {
 
 fn connect_options(url: &str) -> Result<PgConnectOptions, StoreError> {
     let options = PgConnectOptions::from_str(url)?;
-    Ok(options.application_name("picloud").statement_cache_capacity(256))
+    Ok(options
+        .application_name("picloud")
+        .statement_cache_capacity(256))
 }
 
 fn pool_options(options: StoreOptions) -> PgPoolOptions {

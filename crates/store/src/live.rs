@@ -17,9 +17,12 @@ pub(crate) async fn version(connection: &mut PgConnection) -> Result<LiveVersion
 
 /// The live version, held until the transaction ends.
 pub(crate) async fn lock_version(connection: &mut PgConnection) -> Result<LiveVersion, StoreError> {
-    let row = sqlx::query_as!(LiveVersionRow, "SELECT generation, edits FROM live_state FOR UPDATE")
-        .fetch_one(connection)
-        .await?;
+    let row = sqlx::query_as!(
+        LiveVersionRow,
+        "SELECT generation, edits FROM live_state FOR UPDATE"
+    )
+    .fetch_one(connection)
+    .await?;
     Ok(row.into())
 }
 
@@ -62,7 +65,8 @@ impl Store {
             let live = LiveApp {
                 id: app.row.id.into(),
                 source: app.row.source_id.into(),
-                pinned_commit: pinned.map_err(|_| StoreError::Corrupt("apps.pinned_commit".to_owned()))?,
+                pinned_commit: pinned
+                    .map_err(|_| StoreError::Corrupt("apps.pinned_commit".to_owned()))?,
                 spec: Arc::new(app.spec),
             };
             state.apps.insert(live.spec.name.clone(), live);

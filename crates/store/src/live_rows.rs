@@ -34,7 +34,10 @@ pub(crate) struct AppRow {
 
 impl AppRow {
     fn spec(&self) -> Result<AppSpec, StoreError> {
-        let name = self.name.parse().map_err(|_| corrupt("apps.name", &self.name))?;
+        let name = self
+            .name
+            .parse()
+            .map_err(|_| corrupt("apps.name", &self.name))?;
         let mut spec = AppSpec::empty(name, self.dir.clone());
         spec.description.clone_from(&self.description);
         spec.static_dir.clone_from(&self.static_dir);
@@ -85,7 +88,11 @@ pub(crate) async fn load(
 
 type Apps = BTreeMap<Uuid, LoadedApp>;
 
-async fn load_settings(connection: &mut PgConnection, ids: Option<&[Uuid]>, apps: &mut Apps) -> Result<(), StoreError> {
+async fn load_settings(
+    connection: &mut PgConnection,
+    ids: Option<&[Uuid]>,
+    apps: &mut Apps,
+) -> Result<(), StoreError> {
     let domains = sqlx::query!(
         "SELECT app_id, domain FROM app_domains WHERE $1::uuid[] IS NULL OR app_id = ANY($1)",
         ids as _,
@@ -122,7 +129,8 @@ async fn load_settings(connection: &mut PgConnection, ids: Option<&[Uuid]>, apps
         if let Some(app) = apps.get_mut(&row.app_id) {
             app.spec.checks.push(CheckSpec {
                 path: row.path,
-                status: u16::try_from(row.status).map_err(|_| corrupt("app_checks.status", &row.status))?,
+                status: u16::try_from(row.status)
+                    .map_err(|_| corrupt("app_checks.status", &row.status))?,
                 within_ms: row.within_ms.unsigned_abs(),
             });
         }
@@ -130,17 +138,27 @@ async fn load_settings(connection: &mut PgConnection, ids: Option<&[Uuid]>, apps
     Ok(())
 }
 
-async fn load_files(connection: &mut PgConnection, ids: Option<&[Uuid]>, apps: &mut Apps) -> Result<(), StoreError> {
+async fn load_files(
+    connection: &mut PgConnection,
+    ids: Option<&[Uuid]>,
+    apps: &mut Apps,
+) -> Result<(), StoreError> {
     let scripts = sqlx::query!(
         "SELECT app_id, path, kind, blob_id FROM app_scripts WHERE $1::uuid[] IS NULL OR app_id = ANY($1)",
         ids as _,
     );
     for row in scripts.fetch_all(&mut *connection).await? {
         if let Some(app) = apps.get_mut(&row.app_id) {
-            let path = row.path.parse().map_err(|_| corrupt("app_scripts.path", &row.path))?;
+            let path = row
+                .path
+                .parse()
+                .map_err(|_| corrupt("app_scripts.path", &row.path))?;
             let spec = ScriptSpec {
                 kind: word("app_scripts.kind", &row.kind)?,
-                blob: row.blob_id.parse().map_err(|_| corrupt("app_scripts.blob_id", &row.blob_id))?,
+                blob: row
+                    .blob_id
+                    .parse()
+                    .map_err(|_| corrupt("app_scripts.blob_id", &row.blob_id))?,
             };
             app.spec.scripts.insert(path, spec);
         }
@@ -152,7 +170,10 @@ async fn load_files(connection: &mut PgConnection, ids: Option<&[Uuid]>, apps: &
     for row in files.fetch_all(&mut *connection).await? {
         if let Some(app) = apps.get_mut(&row.app_id) {
             let file = StaticFile {
-                blob: row.blob_id.parse().map_err(|_| corrupt("app_static_files.blob_id", &row.blob_id))?,
+                blob: row
+                    .blob_id
+                    .parse()
+                    .map_err(|_| corrupt("app_static_files.blob_id", &row.blob_id))?,
                 size: row.size.unsigned_abs(),
             };
             app.spec.static_files.insert(row.path, file);
@@ -161,7 +182,11 @@ async fn load_files(connection: &mut PgConnection, ids: Option<&[Uuid]>, apps: &
     Ok(())
 }
 
-async fn load_routes(connection: &mut PgConnection, ids: Option<&[Uuid]>, apps: &mut Apps) -> Result<(), StoreError> {
+async fn load_routes(
+    connection: &mut PgConnection,
+    ids: Option<&[Uuid]>,
+    apps: &mut Apps,
+) -> Result<(), StoreError> {
     let routes = sqlx::query!(
         r#"SELECT app_id, path, methods, script, mode, auth AS "auth: Value", cors AS "cors: Value",
              rate_limit AS "rate_limit: Value", limits AS "limits: Value"
@@ -172,13 +197,22 @@ async fn load_routes(connection: &mut PgConnection, ids: Option<&[Uuid]>, apps: 
     for row in routes.fetch_all(&mut *connection).await? {
         if let Some(app) = apps.get_mut(&row.app_id) {
             app.spec.routes.push(RouteSpec {
-                script: row.script.parse().map_err(|_| corrupt("routes.script", &row.script))?,
+                script: row
+                    .script
+                    .parse()
+                    .map_err(|_| corrupt("routes.script", &row.script))?,
                 path: row.path,
                 methods: row.methods.into_iter().collect(),
                 mode: word("routes.mode", &row.mode)?,
                 auth: value("routes.auth", row.auth)?,
-                cors: row.cors.map(|cors| value("routes.cors", cors)).transpose()?,
-                rate_limit: row.rate_limit.map(|limit| value("routes.rate_limit", limit)).transpose()?,
+                cors: row
+                    .cors
+                    .map(|cors| value("routes.cors", cors))
+                    .transpose()?,
+                rate_limit: row
+                    .rate_limit
+                    .map(|limit| value("routes.rate_limit", limit))
+                    .transpose()?,
                 limits: value("routes.limits", row.limits)?,
             });
         }
@@ -186,7 +220,11 @@ async fn load_routes(connection: &mut PgConnection, ids: Option<&[Uuid]>, apps: 
     Ok(())
 }
 
-async fn load_triggers(connection: &mut PgConnection, ids: Option<&[Uuid]>, apps: &mut Apps) -> Result<(), StoreError> {
+async fn load_triggers(
+    connection: &mut PgConnection,
+    ids: Option<&[Uuid]>,
+    apps: &mut Apps,
+) -> Result<(), StoreError> {
     let triggers = sqlx::query!(
         r#"SELECT t.app_id AS "app_id!", t.name AS "name!", t.kind AS "kind!", t.script AS "script!",
              t.enabled AS "enabled!", t.attempts AS "attempts!", t.backoff_ms AS "backoff_ms!",
@@ -203,7 +241,9 @@ async fn load_triggers(connection: &mut PgConnection, ids: Option<&[Uuid]>, apps
         ids as _,
     );
     for row in triggers.fetch_all(&mut *connection).await? {
-        let Some(app) = apps.get_mut(&row.app_id) else { continue };
+        let Some(app) = apps.get_mut(&row.app_id) else {
+            continue;
+        };
         // The kind's own columns under their names: what the vocabulary's tagged enum reads.
         let detail = json!({
             "kind": row.kind, "schedule": row.schedule, "timezone": row.timezone, "overlap": row.overlap,
@@ -213,7 +253,10 @@ async fn load_triggers(connection: &mut PgConnection, ids: Option<&[Uuid]>, apps
         let kind: TriggerKind = value("triggers.kind", detail)?;
         let spec = TriggerSpec {
             kind,
-            script: row.script.parse().map_err(|_| corrupt("triggers.script", &row.script))?,
+            script: row
+                .script
+                .parse()
+                .map_err(|_| corrupt("triggers.script", &row.script))?,
             enabled: row.enabled,
             retry: RetryPolicy {
                 attempts: row.attempts.unsigned_abs(),
@@ -223,7 +266,10 @@ async fn load_triggers(connection: &mut PgConnection, ids: Option<&[Uuid]>, apps
             max_concurrency: row.max_concurrency.map(i32::unsigned_abs),
             limits: value("triggers.limits", row.limits)?,
         };
-        let name = row.name.parse().map_err(|_| corrupt("triggers.name", &row.name))?;
+        let name = row
+            .name
+            .parse()
+            .map_err(|_| corrupt("triggers.name", &row.name))?;
         app.spec.triggers.insert(name, spec);
     }
     Ok(())

@@ -26,9 +26,15 @@ pub struct PageQuery {
 impl PageQuery {
     /// The id after which to go on.
     pub(crate) fn after(&self) -> Result<Option<Uuid>, StoreError> {
-        let Some(cursor) = &self.cursor else { return Ok(None) };
-        let bytes = URL_SAFE_NO_PAD.decode(cursor).map_err(|_| StoreError::BadCursor)?;
-        Uuid::from_slice(&bytes).map(Some).map_err(|_| StoreError::BadCursor)
+        let Some(cursor) = &self.cursor else {
+            return Ok(None);
+        };
+        let bytes = URL_SAFE_NO_PAD
+            .decode(cursor)
+            .map_err(|_| StoreError::BadCursor)?;
+        Uuid::from_slice(&bytes)
+            .map(Some)
+            .map_err(|_| StoreError::BadCursor)
     }
 
     /// One row more than is wanted, which tells whether there is a next page.

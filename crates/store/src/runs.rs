@@ -84,7 +84,8 @@ impl TryFrom<Row> for RunRecord {
             "error": row.error, "logs": row.logs, "dropped_logs": row.dropped_logs, "cause": row.cause,
             "input": row.input,
         });
-        serde_json::from_value(value).map_err(|error| StoreError::Corrupt(format!("runs of {}: {error}", row.id)))
+        serde_json::from_value(value)
+            .map_err(|error| StoreError::Corrupt(format!("runs of {}: {error}", row.id)))
     }
 }
 
@@ -100,7 +101,9 @@ impl Store {
             })
             .collect();
         // PostgreSQL's text cannot hold U+0000, which a script may log.
-        let text = serde_json::to_string(&rows).unwrap_or_default().replace("\\u0000", "\\ufffd");
+        let text = serde_json::to_string(&rows)
+            .unwrap_or_default()
+            .replace("\\u0000", "\\ufffd");
         sqlx::query!(
             "INSERT INTO runs SELECT r.* FROM json_populate_recordset(NULL::runs, $1::text::json) r
              ON CONFLICT DO NOTHING",
@@ -135,7 +138,11 @@ impl Store {
     }
 
     /// How many runs of an app ended how, since a time.
-    pub async fn count_runs(&self, app: AppId, since: DateTime<Utc>) -> Result<Vec<(String, i64)>, StoreError> {
+    pub async fn count_runs(
+        &self,
+        app: AppId,
+        since: DateTime<Utc>,
+    ) -> Result<Vec<(String, i64)>, StoreError> {
         let rows = sqlx::query!(
             r#"SELECT status, sum(count)::bigint AS "count!" FROM run_counts
                WHERE app_id = $1 AND minute >= $2 GROUP BY status ORDER BY status"#,
@@ -144,7 +151,10 @@ impl Store {
         )
         .fetch_all(self.pool())
         .await?;
-        Ok(rows.into_iter().map(|row| (row.status, row.count)).collect())
+        Ok(rows
+            .into_iter()
+            .map(|row| (row.status, row.count))
+            .collect())
     }
 
     /// The record of a run.
@@ -162,7 +172,11 @@ impl Store {
     }
 
     /// Records of runs, newest first.
-    pub async fn runs(&self, filter: &RunFilter, query: &PageQuery) -> Result<Page<RunRecord>, StoreError> {
+    pub async fn runs(
+        &self,
+        filter: &RunFilter,
+        query: &PageQuery,
+    ) -> Result<Page<RunRecord>, StoreError> {
         let rows = sqlx::query_as!(
             Row,
             r#"SELECT id, app_id, app, script, kind, trigger, route, commit, attempt, status, started_at, duration_ms,
@@ -185,18 +199,31 @@ impl Store {
         )
         .fetch_all(self.pool())
         .await?;
-        let items = rows.into_iter().map(TryInto::try_into).collect::<Result<Vec<RunRecord>, _>>()?;
+        let items = rows
+            .into_iter()
+            .map(TryInto::try_into)
+            .collect::<Result<Vec<RunRecord>, _>>()?;
         Ok(query.page(items, |record| record.id.0))
     }
 
     /// Makes the partitions of today and the next days, and drops those before `oldest`, whole.
-    pub async fn keep_run_partitions(&self, today: NaiveDate, oldest: NaiveDate) -> Result<(), StoreError> {
+    pub async fn keep_run_partitions(
+        &self,
+        today: NaiveDate,
+        oldest: NaiveDate,
+    ) -> Result<(), StoreError> {
         for ahead in 0..3 {
-            let Some(day) = today.checked_add_days(Days::new(ahead)) else { continue };
-            let Some(next) = day.checked_add_days(Days::new(1)) else { continue };
+            let Some(day) = today.checked_add_days(Days::new(ahead)) else {
+                continue;
+            };
+            let Some(next) = day.checked_add_days(Days::new(1)) else {
+                continue;
+            };
             let name = day.format("runs_%Y%m%d");
             // Names and dates come from the calendar alone.
-            let sql = format!("CREATE TABLE IF NOT EXISTS {name} PARTITION OF runs FOR VALUES FROM ('{day}') TO ('{next}')");
+            let sql = format!(
+                "CREATE TABLE IF NOT EXISTS {name} PARTITION OF runs FOR VALUES FROM ('{day}') TO ('{next}')"
+            );
             sqlx::query(AssertSqlSafe(sql)).execute(self.pool()).await?;
         }
         let limit = oldest.format("runs_%Y%m%d").to_string();
@@ -208,7 +235,9 @@ impl Store {
         .fetch_all(self.pool())
         .await?;
         for name in old {
-            sqlx::query(AssertSqlSafe(format!("DROP TABLE {name}"))).execute(self.pool()).await?;
+            sqlx::query(AssertSqlSafe(format!("DROP TABLE {name}")))
+                .execute(self.pool())
+                .await?;
         }
         let start = oldest.and_hms_opt(0, 0, 0).unwrap_or_default().and_utc();
         sqlx::query!("DELETE FROM run_counts WHERE minute < $1", start)

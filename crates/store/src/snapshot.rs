@@ -34,7 +34,10 @@ pub struct SnapshotDelta {
 
 impl Store {
     /// What changed since `since`; everything where that is `None`.
-    pub async fn load_snapshot(&self, since: Option<LiveVersion>) -> Result<SnapshotDelta, StoreError> {
+    pub async fn load_snapshot(
+        &self,
+        since: Option<LiveVersion>,
+    ) -> Result<SnapshotDelta, StoreError> {
         let mut transaction = self.pool().begin().await?;
         sqlx::query("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
             .execute(&mut *transaction)
@@ -44,7 +47,11 @@ impl Store {
         let rows = sqlx::query!("SELECT id, name, touched FROM apps WHERE pruned_at IS NULL")
             .fetch_all(&mut *transaction)
             .await?;
-        let ids: Vec<Uuid> = rows.iter().filter(|row| row.touched > after).map(|row| row.id).collect();
+        let ids: Vec<Uuid> = rows
+            .iter()
+            .filter(|row| row.touched > after)
+            .map(|row| row.id)
+            .collect();
         let names = rows.iter().map(|row| row.name.parse());
         let live = names
             .collect::<Result<BTreeSet<AppName>, _>>()
@@ -62,14 +69,20 @@ impl Store {
 
     /// The content of a static file.
     pub async fn static_blob(&self, id: &BlobId) -> Result<Option<Bytes>, StoreError> {
-        let content = sqlx::query_scalar!("SELECT content FROM static_blobs WHERE blob_id = $1", id.as_str())
-            .fetch_optional(self.pool())
-            .await?;
+        let content = sqlx::query_scalar!(
+            "SELECT content FROM static_blobs WHERE blob_id = $1",
+            id.as_str()
+        )
+        .fetch_optional(self.pool())
+        .await?;
         Ok(content.map(Bytes::from))
     }
 }
 
-async fn load_apps(connection: &mut PgConnection, ids: &[Uuid]) -> Result<Vec<AppSnapshot>, StoreError> {
+async fn load_apps(
+    connection: &mut PgConnection,
+    ids: &[Uuid],
+) -> Result<Vec<AppSnapshot>, StoreError> {
     if ids.is_empty() {
         return Ok(Vec::new());
     }
@@ -80,14 +93,20 @@ async fn load_apps(connection: &mut PgConnection, ids: &[Uuid]) -> Result<Vec<Ap
         .map(|script| script.blob.as_str().to_owned())
         .collect();
     let blobs: Vec<String> = blobs.into_iter().collect();
-    let rows = sqlx::query!("SELECT blob_id, content FROM script_blobs WHERE blob_id = ANY($1)", &blobs)
-        .fetch_all(connection)
-        .await?;
+    let rows = sqlx::query!(
+        "SELECT blob_id, content FROM script_blobs WHERE blob_id = ANY($1)",
+        &blobs
+    )
+    .fetch_all(connection)
+    .await?;
     let texts: BTreeMap<String, Arc<str>> = rows
         .into_iter()
         .map(|row| (row.blob_id, Arc::from(row.content)))
         .collect();
-    loaded.into_values().map(|app| snapshot(app, &texts)).collect()
+    loaded
+        .into_values()
+        .map(|app| snapshot(app, &texts))
+        .collect()
 }
 
 fn snapshot(app: LoadedApp, texts: &BTreeMap<String, Arc<str>>) -> Result<AppSnapshot, StoreError> {
@@ -113,10 +132,14 @@ fn snapshot(app: LoadedApp, texts: &BTreeMap<String, Arc<str>>) -> Result<AppSna
     })
 }
 
-async fn load_sources(connection: &mut PgConnection) -> Result<BTreeMap<SourceId, SourceSnapshot>, StoreError> {
-    let rows = sqlx::query!(r#"SELECT id, name, live_commit AS "commit!" FROM sources WHERE live_commit IS NOT NULL"#)
-        .fetch_all(connection)
-        .await?;
+async fn load_sources(
+    connection: &mut PgConnection,
+) -> Result<BTreeMap<SourceId, SourceSnapshot>, StoreError> {
+    let rows = sqlx::query!(
+        r#"SELECT id, name, live_commit AS "commit!" FROM sources WHERE live_commit IS NOT NULL"#
+    )
+    .fetch_all(connection)
+    .await?;
     rows.into_iter()
         .map(|row| {
             let corrupt = || StoreError::Corrupt(format!("sources of {}", row.name));
@@ -132,9 +155,12 @@ async fn load_sources(connection: &mut PgConnection) -> Result<BTreeMap<SourceId
 impl Store {
     /// The text of a script.
     pub async fn script_text(&self, id: &BlobId) -> Result<Option<String>, StoreError> {
-        let text = sqlx::query_scalar!("SELECT content FROM script_blobs WHERE blob_id = $1", id.as_str())
-            .fetch_optional(self.pool())
-            .await?;
+        let text = sqlx::query_scalar!(
+            "SELECT content FROM script_blobs WHERE blob_id = $1",
+            id.as_str()
+        )
+        .fetch_optional(self.pool())
+        .await?;
         Ok(text)
     }
 }

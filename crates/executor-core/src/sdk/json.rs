@@ -20,7 +20,10 @@ pub(super) const FUNCTIONS: &[Function] = &[
         module: "json",
         name: "stringify",
         arguments: &[1, 2],
-        signatures: &["stringify(value: Dynamic) -> String", "stringify(value: Dynamic, indent: int) -> String"],
+        signatures: &[
+            "stringify(value: Dynamic) -> String",
+            "stringify(value: Dynamic, indent: int) -> String",
+        ],
         about: "Writes JSON, with `indent` spaces a level where given. Throws `invalid` for what JSON can't hold.",
     },
 ];
@@ -29,22 +32,30 @@ pub(super) fn module() -> Module {
     let mut module = Module::new();
     module.set_native_fn("parse", |text: ImmutableString| parse(&text));
     module.set_native_fn("stringify", |value: Dynamic| stringify(&value));
-    module.set_native_fn("stringify", |value: Dynamic, indent: i64| pretty(&value, indent));
+    module.set_native_fn("stringify", |value: Dynamic, indent: i64| {
+        pretty(&value, indent)
+    });
     module
 }
 
 fn parse(text: &str) -> Native<Dynamic> {
     if text.len() > MAX {
-        return Err(invalid(format!("the text has {} bytes; at most {MAX} are parsed", text.len())));
+        return Err(invalid(format!(
+            "the text has {} bytes; at most {MAX} are parsed",
+            text.len()
+        )));
     }
-    let value = serde_json::from_str(text).map_err(|error| invalid(format!("this is not JSON: {error}")))?;
+    let value = serde_json::from_str(text)
+        .map_err(|error| invalid(format!("this is not JSON: {error}")))?;
     Ok(json::from_json(&value))
 }
 
 fn stringify(value: &Dynamic) -> Native<ImmutableString> {
     let mut out = Vec::new();
     json::write(value, &mut out, MAX).map_err(invalid)?;
-    String::from_utf8(out).map(Into::into).map_err(|error| invalid(error.to_string()))
+    String::from_utf8(out)
+        .map(Into::into)
+        .map_err(|error| invalid(error.to_string()))
 }
 
 fn pretty(value: &Dynamic, indent: i64) -> Native<ImmutableString> {
@@ -59,6 +70,9 @@ fn pretty(value: &Dynamic, indent: i64) -> Native<ImmutableString> {
     let mut out = Vec::new();
     let formatter = serde_json::ser::PrettyFormatter::with_indent(spaces.as_bytes());
     let mut serializer = serde_json::Serializer::with_formatter(&mut out, formatter);
-    serde::Serialize::serialize(&value, &mut serializer).map_err(|error| invalid(error.to_string()))?;
-    String::from_utf8(out).map(Into::into).map_err(|error| invalid(error.to_string()))
+    serde::Serialize::serialize(&value, &mut serializer)
+        .map_err(|error| invalid(error.to_string()))?;
+    String::from_utf8(out)
+        .map(Into::into)
+        .map_err(|error| invalid(error.to_string()))
 }

@@ -77,15 +77,21 @@ type Text = ImmutableString;
 pub(super) fn module() -> Module {
     let mut module = Module::new();
     module.set_native_fn("get", |c: Text, k: Text| get(&c, &k));
-    module.set_native_fn("set", |c: Text, k: Text, value: Dynamic| set(&c, &k, &value, &Map::new()));
-    module.set_native_fn("set", |c: Text, k: Text, value: Dynamic, options: Map| set(&c, &k, &value, &options));
+    module.set_native_fn("set", |c: Text, k: Text, value: Dynamic| {
+        set(&c, &k, &value, &Map::new())
+    });
+    module.set_native_fn("set", |c: Text, k: Text, value: Dynamic, options: Map| {
+        set(&c, &k, &value, &options)
+    });
     module.set_native_fn("delete", |c: Text, k: Text| delete(&c, &k));
     module.set_native_fn("incr", |c: Text, k: Text| incr(&c, &k, 1));
     module.set_native_fn("incr", |c: Text, k: Text, by: i64| incr(&c, &k, by));
     module.set_native_fn("list", |c: Text| list(&c, &Map::new()));
     module.set_native_fn("list", |c: Text, options: Map| list(&c, &options));
     module.set_native_fn("get_many", |c: Text, keys: Array| get_many(&c, &keys));
-    module.set_native_fn("get_with_version", |c: Text, k: Text| get_with_version(&c, &k));
+    module.set_native_fn("get_with_version", |c: Text, k: Text| {
+        get_with_version(&c, &k)
+    });
     module
 }
 
@@ -108,9 +114,18 @@ fn get_with_version(collection: &str, key: &str) -> Native<Dynamic> {
 
 fn get_many(collection: &str, keys: &Array) -> Native<Map> {
     let (services, cx) = services()?;
-    let keys = keys.iter().map(|key| text("a key", key)).collect::<Native<Vec<_>>>()?;
-    let found = services.kv.get_many(&cx, collection, &keys).map_err(throw)?;
-    Ok(found.iter().map(|(key, value)| (key.as_str().into(), json::from_json(value))).collect())
+    let keys = keys
+        .iter()
+        .map(|key| text("a key", key))
+        .collect::<Native<Vec<_>>>()?;
+    let found = services
+        .kv
+        .get_many(&cx, collection, &keys)
+        .map_err(throw)?;
+    Ok(found
+        .iter()
+        .map(|(key, value)| (key.as_str().into(), json::from_json(value)))
+        .collect())
 }
 
 fn set(collection: &str, key: &str, value: &Dynamic, options: &Map) -> Native<i64> {
@@ -123,8 +138,12 @@ fn set(collection: &str, key: &str, value: &Dynamic, options: &Map) -> Native<i6
             other => return Err(unknown("kv::set", other, "ttl, if_version")),
         }
     }
-    let value = json::to_json(value).map_err(|reason| invalid(format!("the value cannot be kept: {reason}")))?;
-    services.kv.set(&cx, collection, key, &value, &parsed).map_err(throw)
+    let value = json::to_json(value)
+        .map_err(|reason| invalid(format!("the value cannot be kept: {reason}")))?;
+    services
+        .kv
+        .set(&cx, collection, key, &value, &parsed)
+        .map_err(throw)
 }
 
 fn delete(collection: &str, key: &str) -> Native<bool> {
@@ -147,9 +166,14 @@ fn list(collection: &str, options: &Map) -> Native<Array> {
             "after" if option.is_unit() => {}
             "after" => parsed.after = Some(text("after", option)?),
             "limit" => {
-                let limit = option.as_int().ok().and_then(|limit| u32::try_from(limit).ok());
+                let limit = option
+                    .as_int()
+                    .ok()
+                    .and_then(|limit| u32::try_from(limit).ok());
                 let limit = limit.filter(|limit| (1..=1000).contains(limit));
-                parsed.limit = Some(limit.ok_or_else(|| invalid("limit must be a whole number from 1 to 1000"))?);
+                parsed.limit = Some(
+                    limit.ok_or_else(|| invalid("limit must be a whole number from 1 to 1000"))?,
+                );
             }
             other => return Err(unknown("kv::list", other, "prefix, after, limit")),
         }
@@ -171,9 +195,14 @@ fn version(value: &Dynamic) -> Native<i64> {
 }
 
 fn text(name: &str, value: &Dynamic) -> Native<String> {
-    value.clone().into_string().map_err(|kind| invalid(format!("{name} must be text; this is {kind}")))
+    value
+        .clone()
+        .into_string()
+        .map_err(|kind| invalid(format!("{name} must be text; this is {kind}")))
 }
 
 fn unknown(function: &str, option: &str, known: &str) -> Box<rhai::EvalAltResult> {
-    invalid(format!("{function} has no option `{option}`; it takes {known}"))
+    invalid(format!(
+        "{function} has no option `{option}`; it takes {known}"
+    ))
 }

@@ -24,10 +24,26 @@ macro_rules! function {
 }
 
 pub(super) const FUNCTIONS: &[Function] = &[
-    function!("debug", "debug(text: String)", "debug(text: String, fields: Map)"),
-    function!("info", "info(text: String)", "info(text: String, fields: Map)"),
-    function!("warn", "warn(text: String)", "warn(text: String, fields: Map)"),
-    function!("error", "error(text: String)", "error(text: String, fields: Map)"),
+    function!(
+        "debug",
+        "debug(text: String)",
+        "debug(text: String, fields: Map)"
+    ),
+    function!(
+        "info",
+        "info(text: String)",
+        "info(text: String, fields: Map)"
+    ),
+    function!(
+        "warn",
+        "warn(text: String)",
+        "warn(text: String, fields: Map)"
+    ),
+    function!(
+        "error",
+        "error(text: String)",
+        "error(text: String, fields: Map)"
+    ),
 ];
 
 pub(super) fn module() -> Module {

@@ -54,7 +54,13 @@ pub(super) fn read(
     checked: &mut Checked,
 ) -> Result<LoadedApp, ReadError> {
     let path = join(folder.dir, "app.yaml");
-    let text = match read_text(folder.reader, folder.manifest.kind, &folder.manifest.id, MAX_MANIFEST, &path)? {
+    let text = match read_text(
+        folder.reader,
+        folder.manifest.kind,
+        &folder.manifest.id,
+        MAX_MANIFEST,
+        &path,
+    )? {
         Ok(text) => text,
         Err(finding) => return Ok(unreadable(folder, *finding)),
     };
@@ -65,10 +71,18 @@ pub(super) fn read(
     let static_files = read_static(folder, &manifest, &mut report, &mut files)?;
     files.find_nested(folder, &report)?;
     let routes = routes(&manifest, &files.scripts, &mut report);
-    graph::check(&files.scripts, folder.dir, report.app.as_ref(), &mut files.findings);
+    graph::check(
+        &files.scripts,
+        folder.dir,
+        report.app.as_ref(),
+        &mut files.findings,
+    );
     let mut findings = report.found;
     findings.append(&mut files.findings);
-    let name = manifest.name.as_ref().map(|name| (name.value.clone(), name.place));
+    let name = manifest
+        .name
+        .as_ref()
+        .map(|name| (name.value.clone(), name.place));
     let name_line = name
         .as_ref()
         .and_then(|(_, place)| text.lines().nth(place.line as usize - 1))
@@ -83,11 +97,21 @@ pub(super) fn read(
         spec.limits = merged(&defaults.default_limits, &manifest.limits);
         spec.static_dir = manifest.static_dir.map(|dir| clean(&dir.value));
         spec.static_files = static_files;
-        spec.scripts = files.scripts.into_iter().map(|(path, script)| (path, script.spec)).collect();
+        spec.scripts = files
+            .scripts
+            .into_iter()
+            .map(|(path, script)| (path, script.spec))
+            .collect();
         spec.routes = routes;
         Arc::new(spec)
     });
-    Ok(LoadedApp { dir: folder.dir.to_owned(), name, name_line, spec, findings })
+    Ok(LoadedApp {
+        dir: folder.dir.to_owned(),
+        name,
+        name_line,
+        spec,
+        findings,
+    })
 }
 
 fn unreadable(folder: &Folder<'_>, finding: picloud_shared::Diagnostic) -> LoadedApp {
@@ -112,7 +136,9 @@ fn merged(defaults: &LimitsPatch, own: &LimitsPatch) -> LimitsPatch {
 }
 
 fn clean(dir: &str) -> String {
-    dir.trim_end_matches('/').trim_start_matches("./").to_owned()
+    dir.trim_end_matches('/')
+        .trim_start_matches("./")
+        .to_owned()
 }
 
 /// What is found in an app's folder.
@@ -139,8 +165,17 @@ impl Files {
         checked: &mut Checked,
         report: &Report<'_>,
     ) -> Result<(), ReadError> {
-        for (name, kind) in [("scripts", ScriptKind::Handler), ("modules", ScriptKind::Module)] {
-            let Some(entry) = folder.entries.iter().find(|entry| entry.name == name.as_bytes()) else { continue };
+        for (name, kind) in [
+            ("scripts", ScriptKind::Handler),
+            ("modules", ScriptKind::Module),
+        ] {
+            let Some(entry) = folder
+                .entries
+                .iter()
+                .find(|entry| entry.name == name.as_bytes())
+            else {
+                continue;
+            };
             let files = self.list(folder, entry, name, report)?;
             for (path, entry) in files {
                 if path.ends_with(".rhai") {
@@ -168,16 +203,29 @@ impl Files {
                 EntryKind::Submodule => self.finding(&full, report, submodule),
                 EntryKind::File => files.push((path, entry)),
                 EntryKind::Tree if depth >= MAX_DEPTH => self.finding(&full, report, |own| {
-                    own.error("E0208", Place::START, format!("folders are nested more than {MAX_DEPTH} deep"), None);
+                    own.error(
+                        "E0208",
+                        Place::START,
+                        format!("folders are nested more than {MAX_DEPTH} deep"),
+                        None,
+                    );
                 }),
                 EntryKind::Tree => {
                     for below in folder.reader.tree(&entry.id)?.into_iter().rev() {
                         let name = std::str::from_utf8(&below.name).ok().map(str::to_owned);
-                        let Some(name) = name.filter(|name| !name.chars().any(char::is_control)) else {
-                            let shown = String::from_utf8_lossy(&below.name).escape_debug().to_string();
+                        let Some(name) = name.filter(|name| !name.chars().any(char::is_control))
+                        else {
+                            let shown = String::from_utf8_lossy(&below.name)
+                                .escape_debug()
+                                .to_string();
                             self.finding(&join(&full, &shown), report, |own| {
                                 let hint = Some("rename the file".to_owned());
-                                own.error("E0210", Place::START, "the file's name is not plain UTF-8 text", hint);
+                                own.error(
+                                    "E0210",
+                                    Place::START,
+                                    "the file's name is not plain UTF-8 text",
+                                    hint,
+                                );
                             });
                             continue;
                         };
@@ -188,7 +236,12 @@ impl Files {
             self.count += 1;
             if self.count > MAX_FILES {
                 self.finding(&full, report, |own| {
-                    own.error("E0208", Place::START, format!("an app has at most {MAX_FILES} files"), None);
+                    own.error(
+                        "E0208",
+                        Place::START,
+                        format!("an app has at most {MAX_FILES} files"),
+                        None,
+                    );
                 });
                 break;
             }
@@ -196,7 +249,10 @@ impl Files {
         Ok(files)
     }
 
-    #[expect(clippy::too_many_arguments, reason = "what a script needs comes from four places")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "what a script needs comes from four places"
+    )]
     fn script(
         &mut self,
         folder: &Folder<'_>,
@@ -239,25 +295,54 @@ impl Files {
                 ScriptProblemKind::DynamicImport => (Severity::Error, "E0404"),
                 ScriptProblemKind::Warning => (Severity::Warning, "W0402"),
             };
-            let place = Place { line: problem.line, column: problem.column, length: 1 };
-            own.add(severity, code, place, problem.message.clone(), problem.hint.clone());
+            let place = Place {
+                line: problem.line,
+                column: problem.column,
+                length: 1,
+            };
+            own.add(
+                severity,
+                code,
+                place,
+                problem.message.clone(),
+                problem.hint.clone(),
+            );
         }
         self.findings.append(&mut own.found);
-        let spec = ScriptSpec { kind, blob: entry.id.clone() };
-        self.scripts.insert(parsed, Script { spec, text, report: said });
+        let spec = ScriptSpec {
+            kind,
+            blob: entry.id.clone(),
+        };
+        self.scripts.insert(
+            parsed,
+            Script {
+                spec,
+                text,
+                report: said,
+            },
+        );
         Ok(())
     }
 
     /// Apps do not nest: an `app.yaml` one level below is most likely a mistake of layout.
     fn find_nested(&mut self, folder: &Folder<'_>, report: &Report<'_>) -> Result<(), ReadError> {
-        for entry in folder.entries.iter().filter(|entry| entry.kind == EntryKind::Tree) {
+        for entry in folder
+            .entries
+            .iter()
+            .filter(|entry| entry.kind == EntryKind::Tree)
+        {
             let below = folder.reader.tree(&entry.id)?;
             if below.iter().any(|entry| entry.name == b"app.yaml") {
                 let name = String::from_utf8_lossy(&entry.name).into_owned();
                 let path = format!("{}/app.yaml", join(folder.dir, &name));
                 self.finding(&path, report, |own| {
                     let hint = Some("move one of the two folders".to_owned());
-                    own.error("E0203", Place::START, "an app cannot lie inside another app", hint);
+                    own.error(
+                        "E0203",
+                        Place::START,
+                        "an app cannot lie inside another app",
+                        hint,
+                    );
                 });
             }
         }
@@ -277,41 +362,74 @@ fn read_static(
     files: &mut Files,
 ) -> Result<BTreeMap<String, StaticFile>, ReadError> {
     let mut found = BTreeMap::new();
-    let Some(dir) = &manifest.static_dir else { return Ok(found) };
+    let Some(dir) = &manifest.static_dir else {
+        return Ok(found);
+    };
     let name = clean(&dir.value);
     if escapes(&dir.value) || name.is_empty() || name == "." {
         let hint = Some("name a folder below the app's, like `public`".to_owned());
-        report.error("E0206", dir.place, format!("`{}` is not a folder below the app's", dir.value), hint);
+        report.error(
+            "E0206",
+            dir.place,
+            format!("`{}` is not a folder below the app's", dir.value),
+            hint,
+        );
         return Ok(found);
     }
     let mut entries = folder.entries.to_vec();
     let mut entry = None;
     for part in name.split('/') {
-        let next = entries.iter().find(|entry| entry.name == part.as_bytes()).cloned();
+        let next = entries
+            .iter()
+            .find(|entry| entry.name == part.as_bytes())
+            .cloned();
         let Some(next) = next else {
-            let names = entries.iter().filter_map(|entry| std::str::from_utf8(&entry.name).ok());
+            let names = entries
+                .iter()
+                .filter_map(|entry| std::str::from_utf8(&entry.name).ok());
             let hint = did_you_mean(part, names);
-            report.error("E0207", dir.place, format!("the folder `{name}` is not there"), hint);
+            report.error(
+                "E0207",
+                dir.place,
+                format!("the folder `{name}` is not there"),
+                hint,
+            );
             return Ok(found);
         };
-        entries = if next.kind == EntryKind::Tree { folder.reader.tree(&next.id)? } else { Vec::new() };
+        entries = if next.kind == EntryKind::Tree {
+            folder.reader.tree(&next.id)?
+        } else {
+            Vec::new()
+        };
         entry = Some(next);
     }
     let Some(entry) = entry else { return Ok(found) };
     if entry.kind == EntryKind::File {
-        report.error("E0207", dir.place, format!("`{name}` is a file, not a folder"), None);
+        report.error(
+            "E0207",
+            dir.place,
+            format!("`{name}` is a file, not a folder"),
+            None,
+        );
         return Ok(found);
     }
     for (path, entry) in files.list(folder, &entry, &name, report)? {
         let size = folder.reader.blob_size(&entry.id)?;
         if size > MAX_STATIC {
             files.finding(&join(folder.dir, &path), report, |own| {
-                let message = format!("the file has {size} bytes; a static file has at most {MAX_STATIC}");
+                let message =
+                    format!("the file has {size} bytes; a static file has at most {MAX_STATIC}");
                 own.error("E0209", Place::START, message, None);
             });
         }
         let below = path[name.len() + 1..].to_owned();
-        found.insert(below, StaticFile { blob: entry.id, size });
+        found.insert(
+            below,
+            StaticFile {
+                blob: entry.id,
+                size,
+            },
+        );
     }
     Ok(found)
 }
@@ -319,7 +437,9 @@ fn read_static(
 fn routes(manifest: &AppManifest, scripts: &Scripts, report: &mut Report<'_>) -> Vec<RouteSpec> {
     let mut good: Vec<(&RouteManifest, RouteSpec)> = Vec::new();
     for route in &manifest.routes {
-        let Some(script) = handler(&route.script.value, route.script.place, scripts, report) else { continue };
+        let Some(script) = handler(&route.script.value, route.script.place, scripts, report) else {
+            continue;
+        };
         for (other, _) in &good {
             conflict(route, other, report);
         }
@@ -345,29 +465,60 @@ fn routes(manifest: &AppManifest, scripts: &Scripts, report: &mut Report<'_>) ->
 fn check_limits(limits: &Limits, route: &RouteManifest, report: &mut Report<'_>) {
     if limits.concurrency != Limits::default().concurrency && route.limits.concurrency.is_some() {
         let hint = Some("set it in the app's limits".to_owned());
-        report.error("E0108", route.place, "`concurrency` holds for the whole app, not for one route", hint);
+        report.error(
+            "E0108",
+            route.place,
+            "`concurrency` holds for the whole app, not for one route",
+            hint,
+        );
     }
 }
 
 fn conflict(route: &RouteManifest, other: &RouteManifest, report: &mut Report<'_>) {
-    let Some(method) = route.methods.intersection(&other.methods).next() else { return };
+    let Some(method) = route.methods.intersection(&other.methods).next() else {
+        return;
+    };
     if route.pattern == other.pattern {
-        let message = format!("{method} {} is declared twice; first in line {}", route.pattern, other.place.line);
-        report.error("E0302", route.place, message, Some("keep one of them".to_owned()));
+        let message = format!(
+            "{method} {} is declared twice; first in line {}",
+            route.pattern, other.place.line
+        );
+        report.error(
+            "E0302",
+            route.place,
+            message,
+            Some("keep one of them".to_owned()),
+        );
     } else if route.pattern.ties_with(&other.pattern) {
         let message = format!(
             "{method} {} matches the same requests as {} in line {}",
             route.pattern, other.pattern, other.place.line
         );
-        report.error("E0303", route.place, message, Some("give one of them another literal part".to_owned()));
+        report.error(
+            "E0303",
+            route.place,
+            message,
+            Some("give one of them another literal part".to_owned()),
+        );
     }
 }
 
 /// The handler that a key names.
-fn handler(name: &str, place: Place, scripts: &Scripts, report: &mut Report<'_>) -> Option<ScriptPath> {
+fn handler(
+    name: &str,
+    place: Place,
+    scripts: &Scripts,
+    report: &mut Report<'_>,
+) -> Option<ScriptPath> {
     if escapes(name) {
-        let hint = Some("name a script below the app's folder, like `scripts/hello.rhai`".to_owned());
-        report.error("E0206", place, format!("`{name}` is not a file below the app's folder"), hint);
+        let hint =
+            Some("name a script below the app's folder, like `scripts/hello.rhai`".to_owned());
+        report.error(
+            "E0206",
+            place,
+            format!("`{name}` is not a file below the app's folder"),
+            hint,
+        );
         return None;
     }
     let parsed = name.parse::<ScriptPath>().ok();
@@ -375,15 +526,28 @@ fn handler(name: &str, place: Place, scripts: &Scripts, report: &mut Report<'_>)
     match (parsed, found) {
         (Some(path), Some(script)) if script.spec.kind == ScriptKind::Handler => Some(path),
         (Some(_), Some(_)) => {
-            let hint = Some("modules are imported; a route names a script below `scripts/`".to_owned());
-            report.error("E0304", place, format!("`{name}` is a module, not a handler"), hint);
+            let hint =
+                Some("modules are imported; a route names a script below `scripts/`".to_owned());
+            report.error(
+                "E0304",
+                place,
+                format!("`{name}` is a module, not a handler"),
+                hint,
+            );
             None
         }
         _ => {
-            let handlers = scripts.iter().filter(|(_, script)| script.spec.kind == ScriptKind::Handler);
+            let handlers = scripts
+                .iter()
+                .filter(|(_, script)| script.spec.kind == ScriptKind::Handler);
             let hint = did_you_mean(name, handlers.map(|(path, _)| path.as_str()))
                 .unwrap_or_else(|| "scripts lie below `scripts/` and end in `.rhai`".to_owned());
-            report.error("E0207", place, format!("the script `{name}` is not there"), Some(hint));
+            report.error(
+                "E0207",
+                place,
+                format!("the script `{name}` is not there"),
+                Some(hint),
+            );
             None
         }
     }

@@ -13,7 +13,12 @@ use crate::{
 type Scripts = BTreeMap<ScriptPath, Script>;
 
 /// Checks the imports of one app.
-pub(super) fn check(scripts: &Scripts, dir: &str, app: Option<&AppName>, findings: &mut Vec<Diagnostic>) {
+pub(super) fn check(
+    scripts: &Scripts,
+    dir: &str,
+    app: Option<&AppName>,
+    findings: &mut Vec<Diagnostic>,
+) {
     let modules: BTreeMap<&str, &ScriptPath> = scripts
         .keys()
         .filter_map(|path| path.module_name().map(|name| (name, path)))
@@ -23,19 +28,33 @@ pub(super) fn check(scripts: &Scripts, dir: &str, app: Option<&AppName>, finding
         let mut report = Report::new(join(dir, path.as_str()), &script.text);
         report.app = app.cloned();
         for import in &script.report.imports {
-            let place = Place { line: import.line, column: import.column, length: 1 };
+            let place = Place {
+                line: import.line,
+                column: import.column,
+                length: 1,
+            };
             match modules.get(import.name.as_str()) {
                 Some(module) => {
                     imported.insert(*module);
                     if let Some(circle) = circle(scripts, &modules, path, module) {
                         let hint = Some("move what both need into a third module".to_owned());
-                        report.error("E0406", place, format!("modules import each other: {circle}"), hint);
+                        report.error(
+                            "E0406",
+                            place,
+                            format!("modules import each other: {circle}"),
+                            hint,
+                        );
                     }
                 }
                 None => {
                     let hint = did_you_mean(&import.name, modules.keys().copied())
                         .unwrap_or_else(|| format!("it would be `modules/{}.rhai`", import.name));
-                    report.error("E0405", place, format!("the module `{}` is not there", import.name), Some(hint));
+                    report.error(
+                        "E0405",
+                        place,
+                        format!("the module `{}` is not there", import.name),
+                        Some(hint),
+                    );
                 }
             }
         }
@@ -65,7 +84,10 @@ fn circle(
     while let Some(way) = waiting.pop() {
         let last = way[way.len() - 1];
         if last == from {
-            let names = [from].into_iter().chain(way).filter_map(ScriptPath::module_name);
+            let names = [from]
+                .into_iter()
+                .chain(way)
+                .filter_map(ScriptPath::module_name);
             return Some(names.collect::<Vec<_>>().join(" → "));
         }
         if !seen.insert(last) {

@@ -41,12 +41,20 @@ impl FromRequestParts<AdminState> for Caller {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &AdminState) -> Result<Self, Problem> {
-        let value = parts.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-        let (scheme, key) = value.and_then(|value| value.split_once(' ')).ok_or_else(Problem::unauthorized)?;
+        let value = parts
+            .headers
+            .get(header::AUTHORIZATION)
+            .and_then(|value| value.to_str().ok());
+        let (scheme, key) = value
+            .and_then(|value| value.split_once(' '))
+            .ok_or_else(Problem::unauthorized)?;
         if !scheme.eq_ignore_ascii_case("bearer") {
             return Err(Problem::unauthorized());
         }
-        let record = state.store.use_key(&keys::hash(key.trim()), state.clock.now()).await?;
+        let record = state
+            .store
+            .use_key(&keys::hash(key.trim()), state.clock.now())
+            .await?;
         record.map(Caller).ok_or_else(Problem::unauthorized)
     }
 }
@@ -76,7 +84,12 @@ impl<N: Needs> FromRequestParts<AdminState> for Authorized<N> {
         let Caller(record) = Caller::from_request_parts(parts, state).await?;
         let params = RawPathParams::from_request_parts(parts, state).await;
         let params: HashMap<String, String> = params
-            .map(|params| params.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
+            .map(|params| {
+                params
+                    .iter()
+                    .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                    .collect()
+            })
             .unwrap_or_default();
         let grant = Arc::new(record.grant);
         let refused = || Problem::forbidden(N::CAPABILITY.scope().as_str());
@@ -90,6 +103,9 @@ impl<N: Needs> FromRequestParts<AdminState> for Authorized<N> {
         if !in_scope || !reached {
             return Err(refused());
         }
-        Ok(Self { grant, needs: PhantomData })
+        Ok(Self {
+            grant,
+            needs: PhantomData,
+        })
     }
 }

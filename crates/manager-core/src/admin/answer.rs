@@ -22,19 +22,35 @@ pub(super) type Answer<T = Json<Value>> = Result<T, Problem>;
 
 impl Problem {
     pub(super) fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
-        Self { status, code, detail: detail.into() }
+        Self {
+            status,
+            code,
+            detail: detail.into(),
+        }
     }
 
     pub(super) fn unauthorized() -> Self {
-        Self::new(StatusCode::UNAUTHORIZED, "unauthorized", "a valid key is needed: `Authorization: Bearer pic_…`")
+        Self::new(
+            StatusCode::UNAUTHORIZED,
+            "unauthorized",
+            "a valid key is needed: `Authorization: Bearer pic_…`",
+        )
     }
 
     pub(super) fn forbidden(scope: &str) -> Self {
-        Self::new(StatusCode::FORBIDDEN, "forbidden", format!("the key lacks the scope {scope} for this"))
+        Self::new(
+            StatusCode::FORBIDDEN,
+            "forbidden",
+            format!("the key lacks the scope {scope} for this"),
+        )
     }
 
     pub(super) fn not_found(what: &str) -> Self {
-        Self::new(StatusCode::NOT_FOUND, "not_found", format!("there is no such {what}"))
+        Self::new(
+            StatusCode::NOT_FOUND,
+            "not_found",
+            format!("there is no such {what}"),
+        )
     }
 
     pub(super) fn invalid(detail: impl Into<String>) -> Self {
@@ -50,10 +66,16 @@ impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::BadCursor => Self::invalid(error.to_string()),
-            error if error.is_unavailable() => Self::unavailable("the database is away; try again in a moment"),
+            error if error.is_unavailable() => {
+                Self::unavailable("the database is away; try again in a moment")
+            }
             error => {
                 tracing::error!(%error, "the admin API could not ask the database");
-                Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "something went wrong; the server's log says what")
+                Self::new(
+                    StatusCode::INTERNAL_SERVER_ERROR,
+                    "internal",
+                    "something went wrong; the server's log says what",
+                )
             }
         }
     }
@@ -70,7 +92,10 @@ impl IntoResponse for Problem {
         });
         let mut response = (self.status, body.to_string()).into_response();
         let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        headers.insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/problem+json"),
+        );
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         if self.status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
@@ -99,7 +124,10 @@ impl ListQuery {
                 .filter(|limit| (1..=200).contains(limit))
                 .ok_or_else(|| Problem::invalid("limit must be a whole number from 1 to 200"))?,
         };
-        Ok(PageQuery { limit, cursor: self.cursor.clone() })
+        Ok(PageQuery {
+            limit,
+            cursor: self.cursor.clone(),
+        })
     }
 }
 
@@ -114,5 +142,9 @@ pub(super) async fn nothing_here() -> Problem {
 }
 
 pub(super) async fn wrong_method() -> Problem {
-    Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "the endpoint does not take this method")
+    Problem::new(
+        StatusCode::METHOD_NOT_ALLOWED,
+        "method_not_allowed",
+        "the endpoint does not take this method",
+    )
 }

@@ -22,11 +22,15 @@ use super::{
 /// The live app of that name or id.
 pub(super) async fn find(state: &AdminState, asked: &str) -> Answer<LiveApp> {
     let live = state.store.load_live().await?;
-    pick(&live, asked).cloned().ok_or_else(|| Problem::not_found("app"))
+    pick(&live, asked)
+        .cloned()
+        .ok_or_else(|| Problem::not_found("app"))
 }
 
 fn pick<'l>(live: &'l LiveState, asked: &str) -> Option<&'l LiveApp> {
-    live.apps.get(asked).or_else(|| live.apps.values().find(|app| app.id.to_string() == asked))
+    live.apps
+        .get(asked)
+        .or_else(|| live.apps.values().find(|app| app.id.to_string() == asked))
 }
 
 pub(super) async fn list(
@@ -38,7 +42,10 @@ pub(super) async fn list(
     let live = state.store.load_live().await?;
     let sources = state.store.sources().await?;
     let after = query.cursor.as_deref().unwrap_or_default();
-    let mut apps = live.apps.values().filter(|app| caller.sees(&app.spec.name) && app.spec.name.as_str() > after);
+    let mut apps = live
+        .apps
+        .values()
+        .filter(|app| caller.sees(&app.spec.name) && app.spec.name.as_str() > after);
     let mut items = Vec::new();
     for app in apps.by_ref().take(query.limit as usize) {
         items.push(show_value(&state, app, &sources).await?);
@@ -48,7 +55,11 @@ pub(super) async fn list(
     Ok(Json(json!({ "items": items, "next_cursor": next })))
 }
 
-pub(super) async fn show(State(state): State<AdminState>, _: Authorized<AppView>, Path(app): Path<String>) -> Answer {
+pub(super) async fn show(
+    State(state): State<AdminState>,
+    _: Authorized<AppView>,
+    Path(app): Path<String>,
+) -> Answer {
     let app = find(&state, &app).await?;
     let sources = state.store.sources().await?;
     Ok(Json(show_value(&state, &app, &sources).await?))
@@ -59,7 +70,11 @@ async fn show_value(state: &AdminState, app: &LiveApp, sources: &[SourceRecord])
     let since = state.clock.now() - chrono::TimeDelta::minutes(15);
     let counts = state.store.count_runs(app.id, since).await?;
     let total: i64 = counts.iter().map(|(_, count)| count).sum();
-    let good: i64 = counts.iter().filter(|(status, _)| status == "ok").map(|(_, count)| count).sum();
+    let good: i64 = counts
+        .iter()
+        .filter(|(status, _)| status == "ok")
+        .map(|(_, count)| count)
+        .sum();
     let health = match (total, total - good) {
         (0, _) => "idle",
         (total, bad) if bad * 20 > total => "degraded",
@@ -71,7 +86,10 @@ async fn show_value(state: &AdminState, app: &LiveApp, sources: &[SourceRecord])
         (Some(_), _) => "failed",
         (None, _) => "synced",
     };
-    let commit = app.pinned_commit.clone().or_else(|| source.and_then(|source| source.live_commit.clone()));
+    let commit = app
+        .pinned_commit
+        .clone()
+        .or_else(|| source.and_then(|source| source.live_commit.clone()));
     let spec = &app.spec;
     Ok(json!({
         "id": app.id,
@@ -96,11 +114,15 @@ fn items(items: impl Iterator<Item = Value>) -> Json<Value> {
     Json(json!({ "items": items.collect::<Vec<_>>(), "next_cursor": null }))
 }
 
-pub(super) async fn scripts(State(state): State<AdminState>, _: Authorized<AppView>, Path(app): Path<String>) -> Answer {
+pub(super) async fn scripts(
+    State(state): State<AdminState>,
+    _: Authorized<AppView>,
+    Path(app): Path<String>,
+) -> Answer {
     let app = find(&state, &app).await?;
-    Ok(items(app.spec.scripts.iter().map(|(path, script)| {
-        json!({ "path": path, "kind": script.kind, "blob": script.blob })
-    })))
+    Ok(items(app.spec.scripts.iter().map(
+        |(path, script)| json!({ "path": path, "kind": script.kind, "blob": script.blob }),
+    )))
 }
 
 pub(super) async fn script(
@@ -109,18 +131,32 @@ pub(super) async fn script(
     Path((app, path)): Path<(String, String)>,
 ) -> Answer {
     let app = find(&state, &app).await?;
-    let found = app.spec.scripts.get(path.as_str()).ok_or_else(|| Problem::not_found("script"))?;
+    let found = app
+        .spec
+        .scripts
+        .get(path.as_str())
+        .ok_or_else(|| Problem::not_found("script"))?;
     let text = state.store.script_text(&found.blob).await?;
     let text = text.ok_or_else(|| Problem::not_found("script"))?;
-    Ok(Json(json!({ "path": path, "kind": found.kind, "blob": found.blob, "source": text })))
+    Ok(Json(
+        json!({ "path": path, "kind": found.kind, "blob": found.blob, "source": text }),
+    ))
 }
 
-pub(super) async fn routes(State(state): State<AdminState>, _: Authorized<AppView>, Path(app): Path<String>) -> Answer {
+pub(super) async fn routes(
+    State(state): State<AdminState>,
+    _: Authorized<AppView>,
+    Path(app): Path<String>,
+) -> Answer {
     let app = find(&state, &app).await?;
     Ok(items(app.spec.routes.iter().map(to_value)))
 }
 
-pub(super) async fn triggers(State(state): State<AdminState>, _: Authorized<AppView>, Path(app): Path<String>) -> Answer {
+pub(super) async fn triggers(
+    State(state): State<AdminState>,
+    _: Authorized<AppView>,
+    Path(app): Path<String>,
+) -> Answer {
     let app = find(&state, &app).await?;
     Ok(items(app.spec.triggers.iter().map(|(name, trigger)| {
         let mut value = to_value(trigger);
@@ -129,8 +165,14 @@ pub(super) async fn triggers(State(state): State<AdminState>, _: Authorized<AppV
     })))
 }
 
-pub(super) async fn env(State(state): State<AdminState>, _: Authorized<AppView>, Path(app): Path<String>) -> Answer {
+pub(super) async fn env(
+    State(state): State<AdminState>,
+    _: Authorized<AppView>,
+    Path(app): Path<String>,
+) -> Answer {
     let app = find(&state, &app).await?;
     let spec = Arc::clone(&app.spec);
-    Ok(items(spec.env.iter().map(|(name, value)| json!({ "name": name, "value": value }))))
+    Ok(items(spec.env.iter().map(
+        |(name, value)| json!({ "name": name, "value": value }),
+    )))
 }

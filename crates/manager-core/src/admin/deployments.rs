@@ -27,7 +27,10 @@ pub(super) async fn list(
 ) -> Answer {
     let source = filter.source.as_deref().map(str::parse).transpose();
     let source = source.map_err(|_| Problem::invalid("source must be a source's name"))?;
-    let mut found = state.store.deployments(source.as_ref(), &query.page()?).await?;
+    let mut found = state
+        .store
+        .deployments(source.as_ref(), &query.page()?)
+        .await?;
     for deployment in &mut found.items {
         confine(deployment, caller.only());
     }
@@ -50,7 +53,9 @@ pub(super) async fn show(
 fn confine(deployment: &mut Deployment, only: Option<&AppName>) {
     if let Some(only) = only {
         deployment.changes.retain(|change| change.app == *only);
-        deployment.errors.retain(|error| error.app.as_ref() == Some(only));
+        deployment
+            .errors
+            .retain(|error| error.app.as_ref() == Some(only));
     }
 }
 

@@ -30,7 +30,9 @@ pub(super) async fn list(
 ) -> Answer {
     let mut keys = state.store.keys(&query.page()?, state.clock.now()).await?;
     keys.items.retain(|key| {
-        caller.only().is_none_or(|only| key.grant.app.as_ref().is_some_and(|(_, app)| app == only))
+        caller
+            .only()
+            .is_none_or(|only| key.grant.app.as_ref().is_some_and(|(_, app)| app == only))
     });
     Ok(page(keys, show))
 }
@@ -49,7 +51,8 @@ pub(super) async fn create(
     caller: Authorized<KeyManage>,
     body: axum::body::Bytes,
 ) -> Answer<(StatusCode, Json<Value>)> {
-    let wanted: Create = serde_json::from_slice(&body).map_err(|error| Problem::invalid(format!("the body: {error}")))?;
+    let wanted: Create = serde_json::from_slice(&body)
+        .map_err(|error| Problem::invalid(format!("the body: {error}")))?;
     let name = wanted.name.trim();
     if name.is_empty() || name.chars().count() > 100 || name.contains('\0') {
         return Err(Problem::invalid("name must have 1 to 100 characters"));
@@ -58,18 +61,26 @@ pub(super) async fn create(
         return Err(Problem::invalid("scopes must name at least one scope"));
     }
     let admin = caller.grant.scopes.contains(&Scope::InstanceAdmin);
-    if let Some(scope) = wanted.scopes.iter().find(|scope| !admin && !caller.grant.scopes.contains(scope)) {
+    if let Some(scope) = wanted
+        .scopes
+        .iter()
+        .find(|scope| !admin && !caller.grant.scopes.contains(scope))
+    {
         // A key that could give what it hasn't would have everything.
         return Err(Problem::forbidden(scope.as_str()));
     }
-    if caller.only().is_some_and(|only| wanted.app.as_deref() != Some(only.as_str())) {
+    if caller
+        .only()
+        .is_some_and(|only| wanted.app.as_deref() != Some(only.as_str()))
+    {
         return Err(Problem::forbidden("key:write for the whole instance"));
     }
     let app = match &wanted.app {
         None => None,
         Some(app) => Some(apps::find(&state, app).await?),
     };
-    let fresh = FreshKey::generate().map_err(|error| Problem::unavailable(format!("no randomness: {error}")))?;
+    let fresh = FreshKey::generate()
+        .map_err(|error| Problem::unavailable(format!("no randomness: {error}")))?;
     let id = KeyId(state.clock.new_id());
     let key = NewKey {
         id,
@@ -81,7 +92,14 @@ pub(super) async fn create(
         expires_at: wanted.expires_at,
     };
     state.store.insert_key(&key, state.clock.now()).await?;
-    audit(&state, &caller, "key.create", &id.to_string(), json!({ "name": name, "scopes": wanted.scopes })).await?;
+    audit(
+        &state,
+        &caller,
+        "key.create",
+        &id.to_string(),
+        json!({ "name": name, "scopes": wanted.scopes }),
+    )
+    .await?;
     let shown = json!({
         "id": id, "key": fresh.text, "name": name, "scopes": wanted.scopes,
         "app": app.map(|app| app.spec.name.clone()), "expires_at": wanted.expires_at.map(time),
@@ -96,8 +114,21 @@ pub(super) async fn revoke(
 ) -> Answer<StatusCode> {
     let id: KeyId = id.parse().map_err(|_| Problem::not_found("key"))?;
     if caller.only().is_some() {
-        let all = state.store.keys(&picloud_store::page::PageQuery { limit: 10_000, cursor: None }, state.clock.now()).await?;
-        let own = all.items.iter().find(|key| key.grant.id == id).is_some_and(|key| key.grant.app == caller.grant.app);
+        let all = state
+            .store
+            .keys(
+                &picloud_store::page::PageQuery {
+                    limit: 10_000,
+                    cursor: None,
+                },
+                state.clock.now(),
+            )
+            .await?;
+        let own = all
+            .items
+            .iter()
+            .find(|key| key.grant.id == id)
+            .is_some_and(|key| key.grant.app == caller.grant.app);
         if !own {
             return Err(Problem::not_found("key"));
         }

@@ -1,9 +1,6 @@
 //! What a tree would change: a tar of it, or a revision of a source.
 
-use std::{
-    collections::BTreeMap,
-    io::Read,
-};
+use std::{collections::BTreeMap, io::Read};
 
 use axum::{
     Json,
@@ -39,19 +36,27 @@ pub(super) async fn create(
     body: Bytes,
 ) -> Answer {
     let deployer = source(&state, which.source.as_deref())?;
-    let kind = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let kind = headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default();
     if kind.starts_with("application/json") {
-        return Err(Problem::invalid("a plan of a revision is not available yet; send a tar of the tree (application/x-tar)"));
+        return Err(Problem::invalid(
+            "a plan of a revision is not available yet; send a tar of the tree (application/x-tar)",
+        ));
     }
     let files = tokio::task::spawn_blocking(move || unpack(&body))
         .await
         .map_err(|error| Problem::unavailable(error.to_string()))??;
     let (tree, root) = MapTree::new(&files, hash_blob);
     let planned = deployer.plan_tree(tree, root, String::new()).await;
-    let (mut plan, mut loaded) = planned.map_err(|error| Problem::unavailable(error.to_string()))?;
+    let (mut plan, mut loaded) =
+        planned.map_err(|error| Problem::unavailable(error.to_string()))?;
     if let Some(only) = caller.only() {
         plan.apps.retain(|name, _| name == only);
-        loaded.diagnostics.retain(|finding| finding.app.as_ref() == Some(only));
+        loaded
+            .diagnostics
+            .retain(|finding| finding.app.as_ref() == Some(only));
     }
     loaded.diagnostics.extend(plan.errors.iter().cloned());
     let mut answer = render::json(&plan, &loaded.diagnostics);
@@ -67,12 +72,15 @@ fn source<'s>(state: &'s AdminState, name: Option<&str>) -> Answer<&'s Deployer>
         Some(name) => deployers.find(|deployer| deployer.source_name().as_str() == name),
         None => deployers.next(),
     };
-    found.map(AsRef::as_ref).ok_or_else(|| Problem::not_found("source"))
+    found
+        .map(AsRef::as_ref)
+        .ok_or_else(|| Problem::not_found("source"))
 }
 
 /// The files of a tar, in memory. Links and paths that lead outside are refused.
 fn unpack(body: &[u8]) -> Answer<BTreeMap<String, Vec<u8>>> {
-    let broken = |error: std::io::Error| Problem::invalid(format!("the body is no tar of a tree: {error}"));
+    let broken =
+        |error: std::io::Error| Problem::invalid(format!("the body is no tar of a tree: {error}"));
     let mut files = BTreeMap::new();
     let mut total = 0;
     let mut archive = tar::Archive::new(body);
@@ -81,21 +89,34 @@ fn unpack(body: &[u8]) -> Answer<BTreeMap<String, Vec<u8>>> {
         let kind = entry.header().entry_type();
         let path = String::from_utf8(entry.path_bytes().into_owned());
         let path = path.map_err(|_| Problem::invalid("the tar has a path that is not UTF-8"))?;
-        let path = path.trim_start_matches("./").trim_end_matches('/').to_owned();
+        let path = path
+            .trim_start_matches("./")
+            .trim_end_matches('/')
+            .to_owned();
         if kind.is_dir() || path.is_empty() || matches!(kind, tar::EntryType::XGlobalHeader) {
             continue;
         }
-        let bad = |part: &str| part.is_empty() || part == "." || part == ".." || part.contains(['\0', '\\']);
+        let bad = |part: &str| {
+            part.is_empty() || part == "." || part == ".." || part.contains(['\0', '\\'])
+        };
         if !kind.is_file() || path.split('/').any(bad) {
-            return Err(Problem::invalid(format!("the tar holds `{}`, which is no file of a tree", path.escape_debug())));
+            return Err(Problem::invalid(format!(
+                "the tar holds `{}`, which is no file of a tree",
+                path.escape_debug()
+            )));
         }
         total += entry.size();
         if total > MAX_UNPACKED || files.len() >= MAX_FILES {
-            return Err(Problem::invalid(format!("the tree has more than {MAX_UNPACKED} bytes or {MAX_FILES} files")));
+            return Err(Problem::invalid(format!(
+                "the tree has more than {MAX_UNPACKED} bytes or {MAX_FILES} files"
+            )));
         }
         let mut content = Vec::new();
         entry.read_to_end(&mut content).map_err(broken)?;
-        if files.keys().any(|other: &String| path.starts_with(&format!("{other}/"))) {
+        if files
+            .keys()
+            .any(|other: &String| path.starts_with(&format!("{other}/")))
+        {
             return Err(Problem::invalid(format!("`{path}` lies below a file")));
         }
         files.insert(path, content);

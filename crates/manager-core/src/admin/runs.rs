@@ -33,7 +33,12 @@ pub(super) async fn list(
     Query(query): Query<ListQuery>,
 ) -> Answer {
     let mut parsed = RunFilter {
-        app: filter.app.as_deref().map(str::parse).transpose().map_err(|_| Problem::invalid("app must be an app's name"))?,
+        app: filter
+            .app
+            .as_deref()
+            .map(str::parse)
+            .transpose()
+            .map_err(|_| Problem::invalid("app must be an app's name"))?,
         status: word("status", filter.status.as_deref(), RunStatus::parse)?,
         kind: word("kind", filter.kind.as_deref(), RunKind::parse)?,
         trigger: filter.trigger,
@@ -46,19 +51,34 @@ pub(super) async fn list(
         }
         parsed.app = Some(only.clone());
     }
-    Ok(page(state.store.runs(&parsed, &query.page()?).await?, show_value))
+    Ok(page(
+        state.store.runs(&parsed, &query.page()?).await?,
+        show_value,
+    ))
 }
 
-pub(super) async fn show(State(state): State<AdminState>, caller: Authorized<RunView>, Path(id): Path<String>) -> Answer {
+pub(super) async fn show(
+    State(state): State<AdminState>,
+    caller: Authorized<RunView>,
+    Path(id): Path<String>,
+) -> Answer {
     let id: RunId = id.parse().map_err(|_| Problem::not_found("run"))?;
-    let record = state.store.run(id).await?.filter(|record| caller.sees(&record.app));
-    Ok(Json(show_value(&record.ok_or_else(|| Problem::not_found("run"))?)))
+    let record = state
+        .store
+        .run(id)
+        .await?
+        .filter(|record| caller.sees(&record.app));
+    Ok(Json(show_value(
+        &record.ok_or_else(|| Problem::not_found("run"))?,
+    )))
 }
 
 fn word<T>(name: &str, text: Option<&str>, parse: impl Fn(&str) -> Option<T>) -> Answer<Option<T>> {
     match text {
         None => Ok(None),
-        Some(text) => parse(text).map(Some).ok_or_else(|| Problem::invalid(format!("{name} cannot be `{text}`"))),
+        Some(text) => parse(text)
+            .map(Some)
+            .ok_or_else(|| Problem::invalid(format!("{name} cannot be `{text}`"))),
     }
 }
 
@@ -73,7 +93,11 @@ fn show_value(record: &RunRecord) -> Value {
     if let Some(fields) = value.as_object_mut()
         && let Some(input) = fields.remove("input")
     {
-        let name = if record.kind == RunKind::Http { "request" } else { "event" };
+        let name = if record.kind == RunKind::Http {
+            "request"
+        } else {
+            "event"
+        };
         fields.insert(name.to_owned(), input);
     }
     value

@@ -23,16 +23,30 @@ pub(super) async fn list(
     Query(query): Query<ListQuery>,
 ) -> Answer {
     query.page()?;
-    let items: Vec<Value> = state.store.sources().await?.iter().map(show_value).collect();
+    let items: Vec<Value> = state
+        .store
+        .sources()
+        .await?
+        .iter()
+        .map(show_value)
+        .collect();
     Ok(Json(json!({ "items": items, "next_cursor": null })))
 }
 
 pub(super) async fn find(state: &AdminState, name: &str) -> Answer<SourceRecord> {
     let name = name.parse().map_err(|_| Problem::not_found("source"))?;
-    state.store.source(&name).await?.ok_or_else(|| Problem::not_found("source"))
+    state
+        .store
+        .source(&name)
+        .await?
+        .ok_or_else(|| Problem::not_found("source"))
 }
 
-pub(super) async fn show(State(state): State<AdminState>, _: Authorized<SourceView>, Path(name): Path<String>) -> Answer {
+pub(super) async fn show(
+    State(state): State<AdminState>,
+    _: Authorized<SourceView>,
+    Path(name): Path<String>,
+) -> Answer {
     Ok(Json(show_value(&find(&state, &name).await?)))
 }
 
@@ -49,9 +63,21 @@ pub(super) async fn sync(
     Query(query): Query<Sync>,
 ) -> Answer<(StatusCode, Json<Value>)> {
     let source = find(&state, &name).await?;
-    let deployer = state.deployers.iter().find(|deployer| *deployer.source_name() == source.name);
-    let deployer = deployer.cloned().ok_or_else(|| Problem::unavailable("this process does not deploy the source"))?;
-    audit(&state, &caller, "source.sync", source.name.as_str(), json!({})).await?;
+    let deployer = state
+        .deployers
+        .iter()
+        .find(|deployer| *deployer.source_name() == source.name);
+    let deployer = deployer
+        .cloned()
+        .ok_or_else(|| Problem::unavailable("this process does not deploy the source"))?;
+    audit(
+        &state,
+        &caller,
+        "source.sync",
+        source.name.as_str(),
+        json!({}),
+    )
+    .await?;
     if !query.wait {
         tokio::spawn(async move {
             if let Err(error) = deployer.sync().await {
@@ -69,7 +95,10 @@ pub(super) async fn sync(
         None => state.store.last_deployment(&source.name).await?,
     };
     match deployment {
-        Some(deployment) => Ok((StatusCode::OK, Json(super::deployments::show_value(&deployment)))),
+        Some(deployment) => Ok((
+            StatusCode::OK,
+            Json(super::deployments::show_value(&deployment)),
+        )),
         None => Err(Problem::not_found("commit: the branch has none yet")),
     }
 }

@@ -13,11 +13,17 @@ use crate::problem::{Whole, problem};
 const READ_TIME: Duration = Duration::from_secs(30);
 
 /// The body, or the answer that says why there is none.
-pub(super) async fn read(body: Incoming, headers: &HeaderMap, max: u64) -> Result<Bytes, Box<Response<Whole>>> {
+pub(super) async fn read(
+    body: Incoming,
+    headers: &HeaderMap,
+    max: u64,
+) -> Result<Bytes, Box<Response<Whole>>> {
     if body.is_end_stream() {
         return Ok(Bytes::new());
     }
-    let declared = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    let declared = headers
+        .get(header::CONTENT_LENGTH)
+        .and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     if declared.is_some_and(|length| length > max) {
         return Err(too_large(max));
     }
@@ -25,15 +31,27 @@ pub(super) async fn read(body: Incoming, headers: &HeaderMap, max: u64) -> Resul
     match tokio::time::timeout(READ_TIME, limited.collect()).await {
         Ok(Ok(collected)) => Ok(collected.to_bytes()),
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large(max)),
-        Ok(Err(_)) => Err(Box::new(problem(StatusCode::BAD_REQUEST, "bad_request", "the body broke off"))),
+        Ok(Err(_)) => Err(Box::new(problem(
+            StatusCode::BAD_REQUEST,
+            "bad_request",
+            "the body broke off",
+        ))),
         Err(_) => {
             let detail = "the body did not arrive in time";
-            Err(Box::new(problem(StatusCode::REQUEST_TIMEOUT, "request_timeout", detail)))
+            Err(Box::new(problem(
+                StatusCode::REQUEST_TIMEOUT,
+                "request_timeout",
+                detail,
+            )))
         }
     }
 }
 
 fn too_large(max: u64) -> Box<Response<Whole>> {
     let detail = format!("the body is larger than the {max} bytes that this route takes");
-    Box::new(problem(StatusCode::PAYLOAD_TOO_LARGE, "payload_too_large", &detail))
+    Box::new(problem(
+        StatusCode::PAYLOAD_TOO_LARGE,
+        "payload_too_large",
+        &detail,
+    ))
 }

@@ -13,13 +13,20 @@ pub(super) fn apply(cors: Option<&Cors>, origin: Option<&HeaderValue>, headers: 
     let Some(cors) = cors else { return };
     let any = cors.origins.iter().any(|allowed| allowed == "*");
     if any {
-        headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+        headers.insert(
+            header::ACCESS_CONTROL_ALLOW_ORIGIN,
+            HeaderValue::from_static("*"),
+        );
         return;
     }
     // Another origin gets another answer, also from a cache.
     headers.append(header::VARY, HeaderValue::from_static("origin"));
     let Some(origin) = origin else { return };
-    if cors.origins.iter().any(|allowed| allowed.as_bytes() == origin.as_bytes()) {
+    if cors
+        .origins
+        .iter()
+        .any(|allowed| allowed.as_bytes() == origin.as_bytes())
+    {
         headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
     }
 }
@@ -30,13 +37,18 @@ pub(super) fn options(routes: &[&Route], request: &HeaderMap) -> Response<Whole>
     *response.status_mut() = StatusCode::NO_CONTENT;
     let headers = response.headers_mut();
     headers.insert(header::ALLOW, allow(routes));
-    let asked = request.get(header::ACCESS_CONTROL_REQUEST_METHOD).and_then(|value| value.to_str().ok());
+    let asked = request
+        .get(header::ACCESS_CONTROL_REQUEST_METHOD)
+        .and_then(|value| value.to_str().ok());
     let (Some(asked), Some(origin)) = (asked, request.get(header::ORIGIN)) else {
         return response;
     };
     let asked = if asked == "HEAD" { "GET" } else { asked };
-    let route = routes.iter().find(|route| route.spec.methods.contains(asked));
-    let Some((route, cors)) = route.and_then(|route| Some((route, route.spec.cors.as_ref()?))) else {
+    let route = routes
+        .iter()
+        .find(|route| route.spec.methods.contains(asked));
+    let Some((route, cors)) = route.and_then(|route| Some((route, route.spec.cors.as_ref()?)))
+    else {
         return response;
     };
     apply(Some(cors), Some(origin), headers);
@@ -44,7 +56,13 @@ pub(super) fn options(routes: &[&Route], request: &HeaderMap) -> Response<Whole>
         return response;
     }
     let methods = match cors.methods.as_slice() {
-        [] => route.spec.methods.iter().map(String::as_str).collect::<Vec<_>>().join(", "),
+        [] => route
+            .spec
+            .methods
+            .iter()
+            .map(String::as_str)
+            .collect::<Vec<_>>()
+            .join(", "),
         methods => methods.join(", "),
     };
     insert(headers, header::ACCESS_CONTROL_ALLOW_METHODS, &methods);
@@ -52,13 +70,24 @@ pub(super) fn options(routes: &[&Route], request: &HeaderMap) -> Response<Whole>
         [] => {
             if let Some(asked) = request.get(header::ACCESS_CONTROL_REQUEST_HEADERS) {
                 headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, asked.clone());
-                headers.append(header::VARY, HeaderValue::from_static("access-control-request-headers"));
+                headers.append(
+                    header::VARY,
+                    HeaderValue::from_static("access-control-request-headers"),
+                );
             }
         }
-        names => insert(headers, header::ACCESS_CONTROL_ALLOW_HEADERS, &names.join(", ")),
+        names => insert(
+            headers,
+            header::ACCESS_CONTROL_ALLOW_HEADERS,
+            &names.join(", "),
+        ),
     }
     if let Some(seconds) = cors.max_age {
-        insert(headers, header::ACCESS_CONTROL_MAX_AGE, &seconds.to_string());
+        insert(
+            headers,
+            header::ACCESS_CONTROL_MAX_AGE,
+            &seconds.to_string(),
+        );
     }
     response
 }

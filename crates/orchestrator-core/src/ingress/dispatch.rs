@@ -62,24 +62,33 @@ impl Ingress {
     ) -> Response<AnyBody> {
         let client_ip = self.client(&request, peer);
         let (parts, incoming) = request.into_parts();
-        let origin = route.spec.cors.as_ref().and_then(|_| parts.headers.get(header::ORIGIN).cloned());
-        let mut response = match body::read(incoming, &parts.headers, route.limits.request_body).await {
-            Err(refused) => *refused,
-            Ok(body) => {
-                let data = RequestData {
-                    method: parts.method,
-                    uri: parts.uri,
-                    path_offset: offset,
-                    route: Arc::clone(&route.pattern),
-                    params,
-                    headers: parts.headers,
-                    body,
-                    client_ip,
-                };
-                self.run(app, route, data).await
-            }
-        };
-        cors::apply(route.spec.cors.as_ref(), origin.as_ref(), response.headers_mut());
+        let origin = route
+            .spec
+            .cors
+            .as_ref()
+            .and_then(|_| parts.headers.get(header::ORIGIN).cloned());
+        let mut response =
+            match body::read(incoming, &parts.headers, route.limits.request_body).await {
+                Err(refused) => *refused,
+                Ok(body) => {
+                    let data = RequestData {
+                        method: parts.method,
+                        uri: parts.uri,
+                        path_offset: offset,
+                        route: Arc::clone(&route.pattern),
+                        params,
+                        headers: parts.headers,
+                        body,
+                        client_ip,
+                    };
+                    self.run(app, route, data).await
+                }
+            };
+        cors::apply(
+            route.spec.cors.as_ref(),
+            origin.as_ref(),
+            response.headers_mut(),
+        );
         whole(response)
     }
 
@@ -139,7 +148,15 @@ impl Ingress {
             Err(error) => failure(error.kind, id),
         };
         if wanted {
-            recorder.record(self.record(app, route, run, asked, duration, outcome, response.status()));
+            recorder.record(self.record(
+                app,
+                route,
+                run,
+                asked,
+                duration,
+                outcome,
+                response.status(),
+            ));
         }
         let headers = response.headers_mut();
         if let Ok(value) = HeaderValue::from_str(id) {
@@ -174,7 +191,11 @@ impl Ingress {
             attempt: 1,
             status,
             started_at: self.options.clock.now() - elapsed,
-            duration_ms: if status == RunStatus::Rejected { 0.0 } else { duration.as_secs_f64() * 1000.0 },
+            duration_ms: if status == RunStatus::Rejected {
+                0.0
+            } else {
+                duration.as_secs_f64() * 1000.0
+            },
             queue_ms: 0.0,
             operations: outcome.operations,
             peak_memory: outcome.peak_memory,
@@ -195,30 +216,62 @@ const fn uuid_length() -> usize {
 fn failure(kind: RunErrorKind, run: &str) -> Response<Whole> {
     let server = StatusCode::INTERNAL_SERVER_ERROR;
     let told = |status, code, detail: &str, more: &[(&str, &str)]| {
-        let fields: Vec<(&str, &str)> = [("run", run)].into_iter().chain(more.iter().copied()).collect();
+        let fields: Vec<(&str, &str)> = [("run", run)]
+            .into_iter()
+            .chain(more.iter().copied())
+            .collect();
         problem::with_fields(status, code, detail, &fields)
     };
     let unavailable = |code, detail| {
         let mut response = told(StatusCode::SERVICE_UNAVAILABLE, code, detail, &[]);
-        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        response
+            .headers_mut()
+            .insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         response
     };
     match kind {
-        RunErrorKind::Timeout => told(StatusCode::GATEWAY_TIMEOUT, "timeout", "the script took too long", &[("limit", "timeout")]),
-        RunErrorKind::Memory | RunErrorKind::Operations | RunErrorKind::Depth | RunErrorKind::Output => {
+        RunErrorKind::Timeout => told(
+            StatusCode::GATEWAY_TIMEOUT,
+            "timeout",
+            "the script took too long",
+            &[("limit", "timeout")],
+        ),
+        RunErrorKind::Memory
+        | RunErrorKind::Operations
+        | RunErrorKind::Depth
+        | RunErrorKind::Output => {
             let limit = kind.as_str();
-            told(server, "script_limit", &format!("the script exceeded its limit on {limit}"), &[("limit", limit)])
+            told(
+                server,
+                "script_limit",
+                &format!("the script exceeded its limit on {limit}"),
+                &[("limit", limit)],
+            )
         }
-        RunErrorKind::Overloaded => unavailable("overloaded", "there are too many runs at the moment"),
-        RunErrorKind::Unavailable => unavailable("unavailable", "something that the script needs is away"),
-        RunErrorKind::Script | RunErrorKind::Answer | RunErrorKind::Crashed | RunErrorKind::Cancelled => {
-            told(server, "script_error", "the script failed; its owner finds the reason in the run's record", &[])
+        RunErrorKind::Overloaded => {
+            unavailable("overloaded", "there are too many runs at the moment")
         }
+        RunErrorKind::Unavailable => {
+            unavailable("unavailable", "something that the script needs is away")
+        }
+        RunErrorKind::Script
+        | RunErrorKind::Answer
+        | RunErrorKind::Crashed
+        | RunErrorKind::Cancelled => told(
+            server,
+            "script_error",
+            "the script failed; its owner finds the reason in the run's record",
+            &[],
+        ),
     }
 }
 
 fn overloaded(by_app: bool) -> RunError {
-    let message = if by_app { "the app has limits.concurrency runs already" } else { "the node has all the runs that it takes" };
+    let message = if by_app {
+        "the app has limits.concurrency runs already"
+    } else {
+        "the node has all the runs that it takes"
+    };
     RunError {
         kind: RunErrorKind::Overloaded,
         message: message.to_owned(),

@@ -34,7 +34,13 @@ const PLATFORM: [&str; 7] = [
     "/git",
 ];
 
-pub(super) fn find(uri: &Uri, headers: &HeaderMap, served: &Served, base: &str, dot_base: &str) -> Place {
+pub(super) fn find(
+    uri: &Uri,
+    headers: &HeaderMap,
+    served: &Served,
+    base: &str,
+    dot_base: &str,
+) -> Place {
     let path = uri.path();
     if let Some(rest) = path.strip_prefix("/apps/") {
         let name = rest.split('/').next().unwrap_or_default();
@@ -56,20 +62,28 @@ pub(super) fn find(uri: &Uri, headers: &HeaderMap, served: &Served, base: &str, 
         return Place::Nothing;
     };
     if host == base {
-        return if path == "/" { Place::Home } else { Place::Nothing };
+        return if path == "/" {
+            Place::Home
+        } else {
+            Place::Nothing
+        };
     }
     if let Some(app) = served.domains.get(&host) {
         return Place::App(Arc::clone(app), 0);
     }
     match host.strip_suffix(dot_base) {
-        Some(name) => served.apps.get(name).map_or(Place::NoApp, |app| Place::App(Arc::clone(app), 0)),
+        Some(name) => served
+            .apps
+            .get(name)
+            .map_or(Place::NoApp, |app| Place::App(Arc::clone(app), 0)),
         None if path == "/" => Place::Home,
         None => Place::Nothing,
     }
 }
 
 fn below(path: &str, prefix: &str) -> bool {
-    path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    path.strip_prefix(prefix)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 /// The host that was asked for, in lower case, without port and trailing dot.

@@ -37,7 +37,11 @@ pub fn run(args: &DoctorArgs) -> Result<Ending> {
     } else {
         let style = Style::stdout();
         for check in &checks {
-            let mark = if check.good { style.green("ok  ") } else { style.red("fail") };
+            let mark = if check.good {
+                style.green("ok  ")
+            } else {
+                style.red("fail")
+            };
             print(&format!("{mark}  {:<16} {}\n", check.what, check.detail))?;
         }
     }
@@ -47,10 +51,20 @@ pub fn run(args: &DoctorArgs) -> Result<Ending> {
 fn git() -> Check {
     let output = Command::new("git").arg("--version").output();
     let (good, detail) = match output {
-        Ok(output) if output.status.success() => (true, String::from_utf8_lossy(&output.stdout).trim().to_owned()),
-        _ => (false, "git is not installed (Debian, Ubuntu: `apt-get install git`)".to_owned()),
+        Ok(output) if output.status.success() => (
+            true,
+            String::from_utf8_lossy(&output.stdout).trim().to_owned(),
+        ),
+        _ => (
+            false,
+            "git is not installed (Debian, Ubuntu: `apt-get install git`)".to_owned(),
+        ),
     };
-    Check { what: "git", good, detail }
+    Check {
+        what: "git",
+        good,
+        detail,
+    }
 }
 
 fn data_dir(config: &ServerConfig) -> Check {
@@ -60,15 +74,26 @@ fn data_dir(config: &ServerConfig) -> Check {
         Ok(_) => (false, format!("{path} is not a folder")),
         Err(_) => (true, format!("{path} will be created")),
     };
-    Check { what: "data directory", good, detail }
+    Check {
+        what: "data directory",
+        good,
+        detail,
+    }
 }
 
 fn port(config: &ServerConfig) -> Check {
     let (good, detail) = match std::net::TcpListener::bind(config.listen) {
         Ok(_) => (true, format!("{} is free", config.listen)),
-        Err(error) => (false, format!("{}: {error}; a server may run there already", config.listen)),
+        Err(error) => (
+            false,
+            format!("{}: {error}; a server may run there already", config.listen),
+        ),
     };
-    Check { what: "address", good, detail }
+    Check {
+        what: "address",
+        good,
+        detail,
+    }
 }
 
 fn database(url: &str) -> Check {
@@ -78,10 +103,17 @@ fn database(url: &str) -> Check {
     });
     let (good, detail) = match asked {
         Ok(0) => (true, "reached, and up to date".to_owned()),
-        Ok(pending) => (true, format!("reached; {pending} migrations are pending (`picloud migrate`)")),
+        Ok(pending) => (
+            true,
+            format!("reached; {pending} migrations are pending (`picloud migrate`)"),
+        ),
         Err(error) => (false, format!("{error:#}")),
     };
-    Check { what: "database", good, detail }
+    Check {
+        what: "database",
+        good,
+        detail,
+    }
 }
 
 fn private_postgres(config: &ServerConfig) -> Check {
@@ -90,5 +122,9 @@ fn private_postgres(config: &ServerConfig) -> Check {
         Ok(path) => (true, format!("a private one, by {}", path.display())),
         Err(error) => (false, error.to_string()),
     };
-    Check { what: "database", good, detail }
+    Check {
+        what: "database",
+        good,
+        detail,
+    }
 }

@@ -28,7 +28,9 @@ pub fn run(args: &HistoryArgs) -> Result<Ending> {
 }
 
 fn human(page: &Value, style: Style) -> String {
-    let mut table = Table::new(&["COMMIT", "STATUS", "SOURCE", "CHANGES", "ERRORS", "TOOK", "AGE", "MESSAGE"]);
+    let mut table = Table::new(&[
+        "COMMIT", "STATUS", "SOURCE", "CHANGES", "ERRORS", "TOOK", "AGE", "MESSAGE",
+    ]);
     for item in page["items"].as_array().into_iter().flatten() {
         let count = |field: &str| item[field].as_array().map_or(0, Vec::len).to_string();
         let message = text(item, "message");
@@ -38,7 +40,9 @@ fn human(page: &Value, style: Style) -> String {
             text(item, "source"),
             count("changes"),
             count("errors"),
-            item["duration_ms"].as_f64().map_or_else(String::new, milliseconds),
+            item["duration_ms"]
+                .as_f64()
+                .map_or_else(String::new, milliseconds),
             age_of(item, "started_at"),
             message.lines().next().unwrap_or_default().to_owned(),
         ]);

@@ -23,7 +23,10 @@ pub fn run(args: &InitArgs) -> Result<Ending> {
         .map_err(|error| anyhow!("--name {:?}: a name {error}", args.name))?;
     let app = args.dir.join("apps").join(name.as_str());
     if app.exists() {
-        bail!("{} is there already; name another app with --name", app.display());
+        bail!(
+            "{} is there already; name another app with --name",
+            app.display()
+        );
     }
     for (path, text) in FILES {
         write(&app.join(path), &text.replace("NAME", name.as_str()))?;

@@ -17,10 +17,20 @@ pub fn run(args: &MigrateArgs) -> Result<Ending> {
             return print("The database is up to date.\n");
         }
         for name in &pending {
-            print(&format!("{} {name}\n", if args.dry_run { "would apply" } else { "applying" }))?;
+            print(&format!(
+                "{} {name}\n",
+                if args.dry_run {
+                    "would apply"
+                } else {
+                    "applying"
+                }
+            ))?;
         }
         if !args.dry_run {
-            store.migrate().await.context("a migration failed; nothing of it was kept")?;
+            store
+                .migrate()
+                .await
+                .context("a migration failed; nothing of it was kept")?;
             print("Done.\n")?;
         }
         Ok(())

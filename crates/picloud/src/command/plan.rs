@@ -4,7 +4,9 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use picloud_executor_core::RhaiChecker;
-use picloud_gitops_core::{EntryKind, LoadCache, LoadOptions, Loaded, TreeReader, load, plan, render};
+use picloud_gitops_core::{
+    EntryKind, LoadCache, LoadOptions, Loaded, TreeReader, load, plan, render,
+};
 use picloud_manager_core::git::{GitRepository, LocalPath};
 use picloud_shared::{
     AppId, BlobId, SourceId,
@@ -43,7 +45,15 @@ fn offline(args: &PlanArgs, revision: &str) -> Result<(bool, bool)> {
     let source = SourceId(Default::default());
     let mut live = LiveState::default();
     for (name, spec) in old.desired.apps {
-        live.apps.insert(name, LiveApp { id: AppId(Default::default()), source, pinned_commit: None, spec });
+        live.apps.insert(
+            name,
+            LiveApp {
+                id: AppId(Default::default()),
+                source,
+                pinned_commit: None,
+                spec,
+            },
+        );
     }
     let plan = plan(source, &new.desired, &live, new.settings.prune);
     let style = Style::stdout();
@@ -66,8 +76,17 @@ fn at_revision(dir: &Path, revision: &str, prefix: &str) -> Result<Loaded> {
     };
     let commit = repository.commit(&commit)?;
     let checker = RhaiChecker::new();
-    let options = LoadOptions { path: prefix, checker: &checker };
-    load(&repository, &commit.tree, &options, &mut LoadCache::default()).context("cannot read the revision")
+    let options = LoadOptions {
+        path: prefix,
+        checker: &checker,
+    };
+    load(
+        &repository,
+        &commit.tree,
+        &options,
+        &mut LoadCache::default(),
+    )
+    .context("cannot read the revision")
 }
 
 /// Against what is live on a server.
@@ -84,14 +103,23 @@ fn online(args: &PlanArgs) -> Result<(bool, bool)> {
         PlanFormat::Json => print_json(&answer)?,
         PlanFormat::Markdown => print(answer["markdown"].as_str().unwrap_or_default())?,
         PlanFormat::Human => {
-            let findings = serde_json::from_value(answer["errors"].clone()).context("the server's answer has another form")?;
+            let findings = serde_json::from_value(answer["errors"].clone())
+                .context("the server's answer has another form")?;
             let findings: Vec<picloud_shared::Diagnostic> = findings;
             print(&render::human(&findings, Style::stdout().is_on()))?;
             print(&printable(answer["text"].as_str().unwrap_or_default()))?;
         }
     }
-    let some = |field: &str| answer[field].as_array().is_some_and(|items| !items.is_empty());
-    let failed = answer["errors"].as_array().into_iter().flatten().any(|finding| finding["severity"] == Value::from("error"));
+    let some = |field: &str| {
+        answer[field]
+            .as_array()
+            .is_some_and(|items| !items.is_empty())
+    };
+    let failed = answer["errors"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .any(|finding| finding["severity"] == Value::from("error"));
     Ok((some("changes"), failed))
 }
 
@@ -100,26 +128,45 @@ fn pack(tree: &FolderTree) -> Result<Vec<u8>> {
     let mut root = tree.root_id();
     for part in tree.prefix().split('/').filter(|part| !part.is_empty()) {
         let entries = tree.tree(&root)?;
-        let next = entries.into_iter().find(|entry| entry.name == part.as_bytes());
-        root = next.with_context(|| format!("{part} is ignored by git"))?.id;
+        let next = entries
+            .into_iter()
+            .find(|entry| entry.name == part.as_bytes());
+        root = next
+            .with_context(|| format!("{part} is ignored by git"))?
+            .id;
     }
     let mut archive = tar::Builder::new(Vec::new());
     add(tree, &root, "", &mut archive)?;
     archive.into_inner().context("cannot pack the tree")
 }
 
-fn add(tree: &FolderTree, id: &BlobId, prefix: &str, archive: &mut tar::Builder<Vec<u8>>) -> Result<()> {
+fn add(
+    tree: &FolderTree,
+    id: &BlobId,
+    prefix: &str,
+    archive: &mut tar::Builder<Vec<u8>>,
+) -> Result<()> {
     for entry in tree.tree(id)? {
-        let Ok(name) = std::str::from_utf8(&entry.name) else { continue };
-        let path = if prefix.is_empty() { name.to_owned() } else { format!("{prefix}/{name}") };
+        let Ok(name) = std::str::from_utf8(&entry.name) else {
+            continue;
+        };
+        let path = if prefix.is_empty() {
+            name.to_owned()
+        } else {
+            format!("{prefix}/{name}")
+        };
         match entry.kind {
             EntryKind::Tree => add(tree, &entry.id, &path, archive)?,
             EntryKind::File => {
-                let content = tree.blob(&entry.id, 25 << 20).with_context(|| path.clone())?;
+                let content = tree
+                    .blob(&entry.id, 25 << 20)
+                    .with_context(|| path.clone())?;
                 let mut header = tar::Header::new_gnu();
                 header.set_size(content.len() as u64);
                 header.set_mode(0o644);
-                archive.append_data(&mut header, &path, content.as_slice()).with_context(|| path.clone())?;
+                archive
+                    .append_data(&mut header, &path, content.as_slice())
+                    .with_context(|| path.clone())?;
             }
             // The server refuses them; `validate` tells where they are.
             EntryKind::Symlink | EntryKind::Submodule => {}
@@ -130,5 +177,8 @@ fn add(tree: &FolderTree, id: &BlobId, prefix: &str, archive: &mut tar::Builder<
 
 /// Keeps our own colours and nothing else that a terminal would obey.
 fn printable_lines(text: &str) -> String {
-    text.split('\x1b').map(|part| printable(part)).collect::<Vec<_>>().join("\x1b")
+    text.split('\x1b')
+        .map(|part| printable(part))
+        .collect::<Vec<_>>()
+        .join("\x1b")
 }

@@ -37,20 +37,48 @@ fn human(record: &Value, style: Style) -> String {
     field("trigger", &text(record, "trigger"));
     field("commit", &text(record, "commit"));
     field("started", &text(record, "started_at"));
-    field("took", &record["duration_ms"].as_f64().map_or_else(String::new, milliseconds));
-    field("waited", &record["queue_ms"].as_f64().map_or_else(String::new, milliseconds));
+    field(
+        "took",
+        &record["duration_ms"]
+            .as_f64()
+            .map_or_else(String::new, milliseconds),
+    );
+    field(
+        "waited",
+        &record["queue_ms"]
+            .as_f64()
+            .map_or_else(String::new, milliseconds),
+    );
     field("ops", &text(record, "operations"));
-    field("memory", &record["peak_memory"].as_u64().map_or_else(String::new, |bytes| format!("{} KiB", bytes / 1024)));
+    field(
+        "memory",
+        &record["peak_memory"]
+            .as_u64()
+            .map_or_else(String::new, |bytes| format!("{} KiB", bytes / 1024)),
+    );
     let error = &record["error"];
     if !error.is_null() {
-        let place = format!("{}:{}:{}", text(error, "script"), text(error, "line"), text(error, "column"));
+        let place = format!(
+            "{}:{}:{}",
+            text(error, "script"),
+            text(error, "line"),
+            text(error, "column")
+        );
         field("error", &style.red(&text(error, "message")));
         field("at", place.trim_end_matches(':'));
     }
     for line in record["logs"].as_array().into_iter().flatten() {
         let level = text(line, "level");
-        let fields = if line["fields"].is_null() { String::new() } else { format!("  {}", text(line, "fields")) };
-        out.push_str(&format!("{} {level:>5}  {}{fields}\n", style.dim(&text(line, "at")), text(line, "message")));
+        let fields = if line["fields"].is_null() {
+            String::new()
+        } else {
+            format!("  {}", text(line, "fields"))
+        };
+        out.push_str(&format!(
+            "{} {level:>5}  {}{fields}\n",
+            style.dim(&text(line, "at")),
+            text(line, "message")
+        ));
     }
     out
 }

@@ -14,7 +14,11 @@ use crate::{
 pub fn run(args: &RunsArgs) -> Result<Ending> {
     let client = Client::connect(&args.remote.connection)?;
     let mut path = format!("/runs?limit={}", args.limit);
-    let filters = [("app", &args.app), ("status", &args.status), ("kind", &args.kind)];
+    let filters = [
+        ("app", &args.app),
+        ("status", &args.status),
+        ("kind", &args.kind),
+    ];
     for (name, value) in filters {
         if let Some(value) = value {
             path.push_str(&format!("&{name}={}", crate::url_encode(value)));
@@ -30,7 +34,9 @@ pub fn run(args: &RunsArgs) -> Result<Ending> {
 }
 
 fn human(page: &Value, style: Style) -> String {
-    let mut table = Table::new(&["RUN", "STATUS", "APP", "SCRIPT", "KIND", "TOOK", "AGE", "ERROR"]);
+    let mut table = Table::new(&[
+        "RUN", "STATUS", "APP", "SCRIPT", "KIND", "TOOK", "AGE", "ERROR",
+    ]);
     for item in page["items"].as_array().into_iter().flatten() {
         let error = text(&item["error"], "message");
         table.row(vec![
@@ -39,7 +45,9 @@ fn human(page: &Value, style: Style) -> String {
             text(item, "app"),
             text(item, "script"),
             text(item, "kind"),
-            item["duration_ms"].as_f64().map_or_else(String::new, milliseconds),
+            item["duration_ms"]
+                .as_f64()
+                .map_or_else(String::new, milliseconds),
             age_of(item, "started_at"),
             error.lines().next().unwrap_or_default().to_owned(),
         ]);

@@ -27,14 +27,23 @@ pub fn run(args: &SyncArgs) -> Result<Ending> {
     } else {
         print(&human(&answer, &status, Style::stdout()))?;
     }
-    Ok(if status == "failed" { Ending::Failed } else { Ending::Done })
+    Ok(if status == "failed" {
+        Ending::Failed
+    } else {
+        Ending::Done
+    })
 }
 
 fn human(answer: &Value, status: &str, style: Style) -> String {
     let changes = answer["changes"].as_array().map_or(0, Vec::len);
-    let took = answer["duration_ms"].as_f64().map_or_else(String::new, milliseconds);
+    let took = answer["duration_ms"]
+        .as_f64()
+        .map_or_else(String::new, milliseconds);
     let commit = short(&text(answer, "commit"));
-    format!("{} {commit}  {changes} changes  {took}\n", style.status(status))
+    format!(
+        "{} {commit}  {changes} changes  {took}\n",
+        style.status(status)
+    )
 }
 
 async fn only_source(client: &Client) -> Result<String> {

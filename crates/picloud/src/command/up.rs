@@ -22,9 +22,14 @@ use crate::{
 pub fn up(args: &UpArgs) -> Result<Ending> {
     let config = ServerConfig::resolve(&args.server)?;
     let Some(path) = &args.path else {
-        bail!("name a git repository: `picloud up PATH` (hosted repositories are not available yet)");
+        bail!(
+            "name a git repository: `picloud up PATH` (hosted repositories are not available yet)"
+        );
     };
-    let source = LocalSource { path: path.clone(), branch: args.branch.clone() };
+    let source = LocalSource {
+        path: path.clone(),
+        branch: args.branch.clone(),
+    };
     run(&config, Some(source))
 }
 
@@ -38,9 +43,14 @@ pub fn serve(args: &ServeArgs) -> Result<Ending> {
         bail!("`serve` needs a database: set DATABASE_URL (`up` would start a private one)");
     }
     if config.admin_token.is_none() {
-        bail!("`serve` makes no key up: set PICLOUD_ADMIN_TOKEN (make one with `openssl rand -hex 32`)");
+        bail!(
+            "`serve` makes no key up: set PICLOUD_ADMIN_TOKEN (make one with `openssl rand -hex 32`)"
+        );
     }
-    let source = args.path.as_ref().map(|path| LocalSource { path: path.clone(), branch: args.branch.clone() });
+    let source = args.path.as_ref().map(|path| LocalSource {
+        path: path.clone(),
+        branch: args.branch.clone(),
+    });
     run(&config, source)
 }
 
@@ -51,8 +61,12 @@ fn run(config: &ServerConfig, source: Option<LocalSource>) -> Result<Ending> {
         picloud_manager_core::git::LocalPath::find(&source.path)?;
     }
     let data = DataDir::open(&config.data_dir)?;
-    let listener = TcpListener::bind(config.listen)
-        .with_context(|| format!("cannot listen on {}; name another address with --listen", config.listen))?;
+    let listener = TcpListener::bind(config.listen).with_context(|| {
+        format!(
+            "cannot listen on {}; name another address with --listen",
+            config.listen
+        )
+    })?;
     listener.set_nonblocking(true).context("cannot listen")?;
     let (token, token_file) = owner_key(config, &data)?;
     let postgres = match &config.database_url {
@@ -70,7 +84,15 @@ fn run(config: &ServerConfig, source: Option<LocalSource>) -> Result<Ending> {
         .thread_stack_size(STACK)
         .build()
         .context("cannot start the runtime")?;
-    let served = runtime.block_on(live(config, &data, &database_url, listener, source, &token, token_file));
+    let served = runtime.block_on(live(
+        config,
+        &data,
+        &database_url,
+        listener,
+        source,
+        &token,
+        token_file,
+    ));
     runtime.shutdown_timeout(std::time::Duration::from_secs(2));
     if let Some(postgres) = postgres {
         postgres.stop();
@@ -120,7 +142,10 @@ async fn live(
     let mut served = server.holder.watch();
     if server.deployer.is_some() {
         // An empty repository has nothing to wait for: what there is is served.
-        let first = tokio::time::timeout(std::time::Duration::from_secs(5), served.wait_for(Option::is_some));
+        let first = tokio::time::timeout(
+            std::time::Duration::from_secs(5),
+            served.wait_for(Option::is_some),
+        );
         if first.await.is_err() {
             print("Nothing is deployed yet: waiting for the first commit.\n")?;
         }
@@ -134,7 +159,11 @@ async fn live(
 }
 
 fn greeting(server: &Server, config: &ServerConfig, token: &str) -> Vec<String> {
-    let shown = if config.admin_token.is_some() { "as given".to_owned() } else { token.to_owned() };
+    let shown = if config.admin_token.is_some() {
+        "as given".to_owned()
+    } else {
+        token.to_owned()
+    };
     let mut lines = vec![
         format!("PiCloud {} is running", env!("CARGO_PKG_VERSION")),
         String::new(),
@@ -142,13 +171,25 @@ fn greeting(server: &Server, config: &ServerConfig, token: &str) -> Vec<String> 
         format!("admin API  {}/api/v1/admin/", server.url),
         format!("admin key  {shown}"),
     ];
-    let mut apps: Vec<String> = server.holder.served().snapshots().map(|app| app.spec.name.to_string()).collect();
+    let mut apps: Vec<String> = server
+        .holder
+        .served()
+        .snapshots()
+        .map(|app| app.spec.name.to_string())
+        .collect();
     apps.sort();
     if !apps.is_empty() {
         lines.push(String::new());
-        lines.extend(apps.iter().take(12).map(|app| format!("           {}/apps/{app}/", server.url)));
+        lines.extend(
+            apps.iter()
+                .take(12)
+                .map(|app| format!("           {}/apps/{app}/", server.url)),
+        );
         if apps.len() > 12 {
-            lines.push(format!("           and {} more: `picloud status`", apps.len() - 12));
+            lines.push(format!(
+                "           and {} more: `picloud status`",
+                apps.len() - 12
+            ));
         }
     }
     lines
@@ -156,7 +197,9 @@ fn greeting(server: &Server, config: &ServerConfig, token: &str) -> Vec<String> 
 
 fn deployment_lines(deployment: &Deployment, style: Style) -> String {
     let subject = deployment.message.lines().next().unwrap_or_default();
-    let took = deployment.duration_ms.map_or_else(String::new, milliseconds);
+    let took = deployment
+        .duration_ms
+        .map_or_else(String::new, milliseconds);
     let mut line = format!(
         "{} {}  {}  {} changes  {took}\n",
         style.status(deployment.status.as_str()),
@@ -164,7 +207,12 @@ fn deployment_lines(deployment: &Deployment, style: Style) -> String {
         printable(subject),
         deployment.changes.len(),
     );
-    let errors: Vec<Diagnostic> = deployment.errors.iter().filter(|error| error.is_error()).cloned().collect();
+    let errors: Vec<Diagnostic> = deployment
+        .errors
+        .iter()
+        .filter(|error| error.is_error())
+        .cloned()
+        .collect();
     line.push_str(&picloud_gitops_core::render::human(&errors, style.is_on()));
     line
 }
@@ -201,7 +249,9 @@ fn tell_failures(server: &Server, style: Style) {
 /// The key that was given, or the one that was made at the first start.
 fn owner_key(config: &ServerConfig, data: &DataDir) -> Result<(String, PathBuf)> {
     let path = data.path().join("admin-token");
-    let kept = std::fs::read_to_string(&path).ok().map(|text| text.trim().to_owned());
+    let kept = std::fs::read_to_string(&path)
+        .ok()
+        .map(|text| text.trim().to_owned());
     let token = match (&config.admin_token, kept) {
         (Some(given), _) => given.clone(),
         (None, Some(kept)) if !kept.is_empty() => return Ok((kept, path)),
@@ -225,7 +275,9 @@ fn signals() -> Result<impl Future<Output = ()>> {
 
 fn log(format: LogFormat) -> Result<()> {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn"));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
     let set = match format {
         LogFormat::Human => builder.with_ansi(Style::stderr().is_on()).try_init(),
         LogFormat::Json => builder.json().try_init(),

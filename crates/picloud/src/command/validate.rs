@@ -20,29 +20,46 @@ pub fn run(args: &ValidateArgs) -> Result<Ending> {
     match args.format {
         ValidateFormat::Human => print(&human(&loaded))?,
         ValidateFormat::Json => {
-            print_json(&json!({ "valid": !loaded.has_errors(), "apps": loaded.desired.apps.len(), "errors": findings }))?;
+            print_json(
+                &json!({ "valid": !loaded.has_errors(), "apps": loaded.desired.apps.len(), "errors": findings }),
+            )?;
         }
         ValidateFormat::Github => print(&render::github(findings))?,
         ValidateFormat::Sarif => print_json(&render::sarif(findings, env!("CARGO_PKG_VERSION")))?,
     }
-    Ok(if loaded.has_errors() { Ending::Failed } else { Ending::Done })
+    Ok(if loaded.has_errors() {
+        Ending::Failed
+    } else {
+        Ending::Done
+    })
 }
 
 /// Reads a folder's tree.
 pub fn read(tree: &FolderTree) -> Result<Loaded> {
     let checker = RhaiChecker::new();
-    let options = LoadOptions { path: tree.prefix(), checker: &checker };
+    let options = LoadOptions {
+        path: tree.prefix(),
+        checker: &checker,
+    };
     load(tree, &tree.root_id(), &options, &mut LoadCache::default()).context("cannot read the tree")
 }
 
 fn human(loaded: &Loaded) -> String {
     let style = Style::stdout();
     let mut out = render::human(&loaded.diagnostics, style.is_on());
-    let errors = loaded.diagnostics.iter().filter(|finding| finding.is_error()).count();
+    let errors = loaded
+        .diagnostics
+        .iter()
+        .filter(|finding| finding.is_error())
+        .count();
     let warnings = loaded.diagnostics.len() - errors;
     let apps = loaded.desired.apps.len();
     let summary = format!("{apps} valid apps, {errors} errors, {warnings} warnings");
-    let summary = if errors > 0 { style.red(&summary) } else { style.green(&summary) };
+    let summary = if errors > 0 {
+        style.red(&summary)
+    } else {
+        style.green(&summary)
+    };
     out.push_str(&summary);
     out.push('\n');
     out

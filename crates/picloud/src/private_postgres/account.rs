@@ -29,11 +29,19 @@ impl Account {
         let user = geteuid();
         if !user.is_root() {
             let name = User::from_uid(user).ok().flatten().map(|user| user.name);
-            return Ok(Self { name: name.unwrap_or_else(|| "picloud".to_owned()), other: None });
+            return Ok(Self {
+                name: name.unwrap_or_else(|| "picloud".to_owned()),
+                other: None,
+            });
         }
-        let known = ["postgres", "nobody"].into_iter().find_map(|name| User::from_name(name).ok().flatten());
+        let known = ["postgres", "nobody"]
+            .into_iter()
+            .find_map(|name| User::from_name(name).ok().flatten());
         let user = known.ok_or(PrivatePostgresError::NoAccount)?;
-        Ok(Self { name: user.name, other: Some((user.uid, user.gid)) })
+        Ok(Self {
+            name: user.name,
+            other: Some((user.uid, user.gid)),
+        })
     }
 
     /// The folder of the cluster: below the data directory, or elsewhere where the user could not
@@ -53,19 +61,25 @@ impl Account {
         fs::create_dir_all(ELSEWHERE).map_err(io(format!("cannot create {ELSEWHERE}")))?;
         let path = Path::new(ELSEWHERE).join(digest(data_dir));
         self.private_folder(&path)?;
-        fs::write(&pointer, format!("{}\n", path.display())).map_err(io("cannot write postgres.location"))?;
+        fs::write(&pointer, format!("{}\n", path.display()))
+            .map_err(io("cannot write postgres.location"))?;
         Ok(path)
     }
 
     /// Where the cluster is, or would be below the data directory; makes nothing.
     pub(super) fn known_place(&self, data_dir: &Path) -> PathBuf {
         let pointer = fs::read_to_string(data_dir.join("postgres.location")).ok();
-        pointer.map_or_else(|| data_dir.join("postgres"), |text| PathBuf::from(text.trim()))
+        pointer.map_or_else(
+            || data_dir.join("postgres"),
+            |text| PathBuf::from(text.trim()),
+        )
     }
 
     /// Whether every folder above can be passed through.
     fn reaches(&self, path: &Path) -> bool {
-        let Some((uid, gid)) = self.other else { return true };
+        let Some((uid, gid)) = self.other else {
+            return true;
+        };
         path.ancestors().all(|folder| {
             fs::metadata(folder).is_ok_and(|metadata| {
                 let mode = metadata.mode();
@@ -79,11 +93,16 @@ impl Account {
     /// A folder of that user alone.
     pub(super) fn private_folder(&self, path: &Path) -> Result<(), PrivatePostgresError> {
         fs::create_dir_all(path).map_err(io(format!("cannot create {}", path.display())))?;
-        let owner = self.other.map_or_else(|| geteuid().as_raw(), |(uid, _)| uid.as_raw());
-        let metadata = fs::symlink_metadata(path).map_err(io(format!("cannot look at {}", path.display())))?;
+        let owner = self
+            .other
+            .map_or_else(|| geteuid().as_raw(), |(uid, _)| uid.as_raw());
+        let metadata =
+            fs::symlink_metadata(path).map_err(io(format!("cannot look at {}", path.display())))?;
         if metadata.uid() != owner {
             let (uid, gid) = self.other.unwrap_or((geteuid(), nix::unistd::getegid()));
-            chown(path, Some(uid), Some(gid)).map_err(|error| io(format!("cannot give {} to {}", path.display(), self.name))(error.into()))?;
+            chown(path, Some(uid), Some(gid)).map_err(|error| {
+                io(format!("cannot give {} to {}", path.display(), self.name))(error.into())
+            })?;
         }
         set_mode(path, 0o700)
     }
@@ -96,7 +115,11 @@ impl Account {
             let mut command = Command::new(setpriv);
             command.args(["--pdeathsig", "INT"]);
             if let Some((uid, gid)) = self.other {
-                command.args([format!("--reuid={uid}"), format!("--regid={gid}"), "--clear-groups".to_owned()]);
+                command.args([
+                    format!("--reuid={uid}"),
+                    format!("--regid={gid}"),
+                    "--clear-groups".to_owned(),
+                ]);
             }
             command.arg("--").arg(program);
             command
@@ -107,7 +130,11 @@ impl Account {
             }
             command
         };
-        command.env_clear().env("PATH", "/usr/local/bin:/usr/bin:/bin").env("LC_ALL", "C").current_dir("/");
+        command
+            .env_clear()
+            .env("PATH", "/usr/local/bin:/usr/bin:/bin")
+            .env("LC_ALL", "C")
+            .current_dir("/");
         command
     }
 }

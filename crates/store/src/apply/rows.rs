@@ -2,7 +2,10 @@
 //! the number of apps. What belongs to a changed app is written anew, except triggers, which keep
 //! their ids and their next times.
 
-use picloud_shared::{AppSpec, Clock, Plan, app::{TriggerKind, to_value}};
+use picloud_shared::{
+    AppSpec, Clock, Plan,
+    app::{TriggerKind, to_value},
+};
 use serde_json::{Value, json};
 use sqlx::PgConnection;
 use uuid::Uuid;
@@ -35,7 +38,11 @@ impl Writer {
         write_triggers(connection, &ids, &specs, clock).await
     }
 
-    async fn upsert_apps(&self, connection: &mut PgConnection, specs: &[(Uuid, &AppSpec)]) -> Result<(), StoreError> {
+    async fn upsert_apps(
+        &self,
+        connection: &mut PgConnection,
+        specs: &[(Uuid, &AppSpec)],
+    ) -> Result<(), StoreError> {
         let rows = rows(specs, |id, spec| {
             [json!({
                 "id": id, "name": spec.name, "dir": spec.dir, "description": spec.description,
@@ -71,12 +78,21 @@ impl Writer {
 }
 
 /// Makes one JSON array of what each app contributes.
-fn rows<I: IntoIterator<Item = Value>>(specs: &[(Uuid, &AppSpec)], each: impl Fn(Uuid, &AppSpec) -> I) -> Value {
-    specs.iter().flat_map(|(id, spec)| each(*id, spec)).collect()
+fn rows<I: IntoIterator<Item = Value>>(
+    specs: &[(Uuid, &AppSpec)],
+    each: impl Fn(Uuid, &AppSpec) -> I,
+) -> Value {
+    specs
+        .iter()
+        .flat_map(|(id, spec)| each(*id, spec))
+        .collect()
 }
 
 /// Removes what belongs to these apps, but for their triggers.
-pub(super) async fn delete_children(connection: &mut PgConnection, ids: &[Uuid]) -> Result<(), StoreError> {
+pub(super) async fn delete_children(
+    connection: &mut PgConnection,
+    ids: &[Uuid],
+) -> Result<(), StoreError> {
     sqlx::query!(
         "WITH a AS (DELETE FROM app_domains WHERE app_id = ANY($1)),
               b AS (DELETE FROM app_env WHERE app_id = ANY($1)),
@@ -108,18 +124,26 @@ pub(super) async fn delete_triggers(
     Ok(())
 }
 
-async fn insert_settings(connection: &mut PgConnection, specs: &[(Uuid, &AppSpec)]) -> Result<(), StoreError> {
+async fn insert_settings(
+    connection: &mut PgConnection,
+    specs: &[(Uuid, &AppSpec)],
+) -> Result<(), StoreError> {
     let domains = rows(specs, |id, spec| {
         let domains = spec.domains.iter();
-        domains.map(|domain| json!({"app_id": id, "domain": domain})).collect::<Vec<_>>()
+        domains
+            .map(|domain| json!({"app_id": id, "domain": domain}))
+            .collect::<Vec<_>>()
     });
     let env = rows(specs, |id, spec| {
         let env = spec.env.iter();
-        env.map(|(name, value)| json!({"app_id": id, "name": name, "value": value})).collect::<Vec<_>>()
+        env.map(|(name, value)| json!({"app_id": id, "name": name, "value": value}))
+            .collect::<Vec<_>>()
     });
     let secrets = rows(specs, |id, spec| {
         let secrets = spec.secrets.iter();
-        secrets.map(|(name, text)| json!({"app_id": id, "name": name, "ciphertext": text})).collect::<Vec<_>>()
+        secrets
+            .map(|(name, text)| json!({"app_id": id, "name": name, "ciphertext": text}))
+            .collect::<Vec<_>>()
     });
     let checks = rows(specs, |id, spec| {
         let checks = spec.checks.iter().enumerate();
@@ -144,17 +168,21 @@ async fn insert_settings(connection: &mut PgConnection, specs: &[(Uuid, &AppSpec
     Ok(())
 }
 
-async fn insert_files(connection: &mut PgConnection, specs: &[(Uuid, &AppSpec)]) -> Result<(), StoreError> {
+async fn insert_files(
+    connection: &mut PgConnection,
+    specs: &[(Uuid, &AppSpec)],
+) -> Result<(), StoreError> {
     let scripts = rows(specs, |id, spec| {
-        let row = |(path, script): (&picloud_shared::ScriptPath, &picloud_shared::app::ScriptSpec)| {
+        let row = |(path, script): (
+            &picloud_shared::ScriptPath,
+            &picloud_shared::app::ScriptSpec,
+        )| {
             json!({"app_id": id, "path": path, "kind": script.kind, "blob_id": script.blob})
         };
         spec.scripts.iter().map(row).collect::<Vec<_>>()
     });
     let files = rows(specs, |id, spec| {
-        let row = |(path, file): (&String, &picloud_shared::app::StaticFile)| {
-            json!({"app_id": id, "path": path, "blob_id": file.blob, "size": file.size})
-        };
+        let row = |(path, file): (&String, &picloud_shared::app::StaticFile)| json!({"app_id": id, "path": path, "blob_id": file.blob, "size": file.size});
         spec.static_files.iter().map(row).collect::<Vec<_>>()
     });
     sqlx::query!(
@@ -168,7 +196,10 @@ async fn insert_files(connection: &mut PgConnection, specs: &[(Uuid, &AppSpec)])
     Ok(())
 }
 
-async fn insert_routes(connection: &mut PgConnection, specs: &[(Uuid, &AppSpec)]) -> Result<(), StoreError> {
+async fn insert_routes(
+    connection: &mut PgConnection,
+    specs: &[(Uuid, &AppSpec)],
+) -> Result<(), StoreError> {
     let routes = rows(specs, |id, spec| {
         let row = |route: &picloud_shared::app::RouteSpec| {
             let mut row = to_value(route);
@@ -177,9 +208,12 @@ async fn insert_routes(connection: &mut PgConnection, specs: &[(Uuid, &AppSpec)]
         };
         spec.routes.iter().map(row).collect::<Vec<_>>()
     });
-    sqlx::query!("INSERT INTO routes SELECT * FROM jsonb_populate_recordset(NULL::routes, $1)", routes)
-        .execute(connection)
-        .await?;
+    sqlx::query!(
+        "INSERT INTO routes SELECT * FROM jsonb_populate_recordset(NULL::routes, $1)",
+        routes
+    )
+    .execute(connection)
+    .await?;
     Ok(())
 }
 
@@ -192,10 +226,16 @@ async fn write_triggers(
     let of_kind = |kind: &'static str| {
         specs
             .iter()
-            .flat_map(|(id, spec)| spec.triggers.iter().map(move |(name, trigger)| (id, name, trigger)))
+            .flat_map(|(id, spec)| {
+                spec.triggers
+                    .iter()
+                    .map(move |(name, trigger)| (id, name, trigger))
+            })
             .filter(move |(_, _, trigger)| trigger.kind.name() == kind || kind.is_empty())
     };
-    let keep: Vec<String> = of_kind("").map(|(id, name, _)| format!("{id}/{name}")).collect();
+    let keep: Vec<String> = of_kind("")
+        .map(|(id, name, _)| format!("{id}/{name}"))
+        .collect();
     delete_triggers(connection, ids, &keep).await?;
     if keep.is_empty() {
         return Ok(());

@@ -1,0 +1,253 @@
+//! A server of a test's own, and requests to it over a plain socket.
+
+use std::{
+    fs,
+    io::{Read, Write},
+    net::TcpStream,
+    path::Path,
+    process::{Child, Command, Output, Stdio},
+    time::{Duration, Instant},
+};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use picloud_test_support::reachable_folder;
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// Waits until something is so; a test that waits in vain says for what.
+pub(crate) fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !is_so() {
+        assert!(
+            began.elapsed() < Duration::from_secs(20),
+            "waited in vain for {what}"
+        );
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// A running picloud.
+pub(crate) struct Server {
+    data: TempDir,
+    child: Child,
+    address: String,
+    token: String,
+}
+
+impl Server {
+    /// Starts one on a repository, with a data directory of its own.
+    pub(crate) fn start(repository: &Path) -> Self {
+        Self::on(reachable_folder(), repository)
+    }
+
+    fn on(data: TempDir, repository: &Path) -> Self {
+        let ready = data.path().join("ready.json");
+        if ready.exists() {
+            fs::remove_file(&ready).expect("the old ready file");
+        }
+        let log = fs::File::create(data.path().join("output")).expect("a log");
+        let mut child = command(&data, repository)
+            .arg("--ready-file")
+            .arg(&ready)
+            .stdout(log.try_clone().expect("a log"))
+            .stderr(log)
+            .spawn()
+            .expect("picloud starts");
+        let began = Instant::now();
+        while !ready.exists() {
+            let ended = child.try_wait().expect("its state");
+            let output = fs::read_to_string(data.path().join("output")).unwrap_or_default();
+            assert!(
+                ended.is_none() && began.elapsed() < Duration::from_secs(60),
+                "picloud is not ready:\n{output}"
+            );
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let told: Value =
+            serde_json::from_slice(&fs::read(&ready).expect("the ready file")).expect("JSON");
+        let url = told["url"].as_str().expect("an address");
+        let token = fs::read_to_string(told["admin_token_file"].as_str().expect("a file"))
+            .expect("the key");
+        Self {
+            address: url.trim_start_matches("http://").to_owned(),
+            token: token.trim().to_owned(),
+            data,
+            child,
+        }
+    }
+
+    /// Its process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The process of its PostgreSQL.
+    pub(crate) fn postgres_pid(&self) -> i32 {
+        let path = self.data.path().join("data/postgres/data/postmaster.pid");
+        let text = fs::read_to_string(path).expect("PostgreSQL runs");
+        text.lines()
+            .next()
+            .expect("a line")
+            .trim()
+            .parse()
+            .expect("a number")
+    }
+
+    /// Ends its PostgreSQL at once, without a word.
+    pub(crate) fn kill_postgres(&self) {
+        kill(Pid::from_raw(self.postgres_pid()), Signal::SIGQUIT).expect("PostgreSQL is killed");
+    }
+
+    /// Ends it as a power cut does.
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().expect("picloud is killed");
+        self.child.wait().expect("its end");
+    }
+
+    /// Asks it to end; gives its exit code.
+    pub(crate) fn terminate(&mut self) -> Option<i32> {
+        kill(
+            Pid::from_raw(self.child.id().cast_signed()),
+            Signal::SIGTERM,
+        )
+        .expect("a signal");
+        self.child.wait().expect("its end").code()
+    }
+
+    /// Starts again on the same data.
+    pub(crate) fn restart(mut self, repository: &Path) -> Self {
+        let data = std::mem::replace(&mut self.data, reachable_folder());
+        drop(self);
+        Self::on(data, repository)
+    }
+
+    /// What a second one on the same data says.
+    pub(crate) fn second(&self, repository: &Path) -> Output {
+        command(&self.data, repository)
+            .output()
+            .expect("picloud runs")
+    }
+
+    /// A `GET`.
+    pub(crate) fn get(&self, path: &str) -> Answer {
+        self.request("GET", path, &[], "")
+    }
+
+    /// A `GET` of the admin API, with the owner's key.
+    pub(crate) fn admin(&self, path: &str) -> Value {
+        self.admin_request("GET", path, None).json()
+    }
+
+    /// A `POST` of the admin API, with the owner's key.
+    pub(crate) fn admin_post(&self, path: &str, body: &Value) -> Value {
+        self.admin_request("POST", path, Some(body)).json()
+    }
+
+    /// A request to the admin API, with the owner's key.
+    pub(crate) fn admin_request(&self, method: &str, path: &str, body: Option<&Value>) -> Answer {
+        let bearer = format!("Authorization: Bearer {}", self.token);
+        let body = body.map(Value::to_string).unwrap_or_default();
+        self.request(method, &format!("/api/v1/admin{path}"), &[&bearer], &body)
+    }
+
+    /// A request, as bytes on a socket.
+    pub(crate) fn request(&self, method: &str, path: &str, headers: &[&str], body: &str) -> Answer {
+        let mut stream = TcpStream::connect(&self.address).expect("a connection");
+        stream
+            .set_read_timeout(Some(Duration::from_secs(20)))
+            .expect("a time limit");
+        let host = if headers.iter().any(|header| header.starts_with("Host:")) {
+            String::new()
+        } else {
+            "Host: 127.0.0.1\r\n".to_owned()
+        };
+        let lines: String = headers
+            .iter()
+            .map(|header| format!("{header}\r\n"))
+            .collect();
+        let head = format!(
+            "{method} {path} HTTP/1.1\r\n{host}{lines}Content-Length: {}\r\nConnection: close\r\n\r\n",
+            body.len()
+        );
+        // A server that refuses early may close before all is sent; its answer counts.
+        let _ = stream
+            .write_all(head.as_bytes())
+            .and_then(|()| stream.write_all(body.as_bytes()));
+        let mut bytes = Vec::new();
+        let _ = stream.read_to_end(&mut bytes);
+        Answer::parse(&bytes)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if matches!(self.child.try_wait(), Ok(None)) {
+            // A test that fails must not leave a server behind.
+            let _ = kill(
+                Pid::from_raw(self.child.id().cast_signed()),
+                Signal::SIGTERM,
+            );
+            let _ = self.child.wait();
+        }
+    }
+}
+
+fn command(data: &TempDir, repository: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_picloud"));
+    command
+        .arg("up")
+        .arg(repository)
+        .args(["--listen", "127.0.0.1:0", "--data-dir"])
+        .arg(data.path().join("data"))
+        .env_remove("DATABASE_URL")
+        .stdin(Stdio::null());
+    command
+}
+
+/// An answer.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    headers: Vec<(String, String)>,
+    body: String,
+}
+
+impl Answer {
+    fn parse(bytes: &[u8]) -> Self {
+        let text = String::from_utf8_lossy(bytes);
+        let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
+        let mut lines = head.lines();
+        let status = lines
+            .next()
+            .and_then(|line| line.split(' ').nth(1)?.parse().ok());
+        let headers = lines.filter_map(|line| line.split_once(": "));
+        Self {
+            status: status.unwrap_or_else(|| panic!("no answer: {text:?}")),
+            headers: headers
+                .map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned()))
+                .collect(),
+            body: body.to_owned(),
+        }
+    }
+
+    /// A header's value.
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.headers
+            .iter()
+            .find(|(known, _)| known == name)
+            .map(|(_, value)| value.as_str())
+    }
+
+    /// The body.
+    pub(crate) fn text(&self) -> String {
+        self.body.clone()
+    }
+
+    /// The body as JSON.
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+}
