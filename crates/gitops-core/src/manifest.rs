@@ -114,7 +114,7 @@ pub(crate) fn app(text: &str, report: &mut Report<'_>) -> AppManifest {
     if let Some((_, node)) = entries.iter().find(|(key, _)| key.name == "name") {
         app.name = name(node, report);
         report.app = app.name.as_ref().map(|name| name.value.clone());
-    } else {
+    } else if matches!(root.value, Yaml::Map(_)) {
         let hint = Some("add `name: …`, a DNS label that no other app has".to_owned());
         report.error("E0104", Place::START, "app.yaml lacks `name`", hint);
     }

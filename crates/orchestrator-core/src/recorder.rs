@@ -119,11 +119,11 @@ impl Recorder {
                 while !*stop.borrow() {
                     tokio::select! {
                         () = recorder.wake.notified() => {}
-                        _ = stop.changed() => break,
+                        () = ended(&mut stop) => break,
                     }
                     tokio::select! {
                         () = tokio::time::sleep(COUNTS) => {}
-                        _ = stop.changed() => {}
+                        () = ended(&mut stop) => {}
                     }
                     recorder.dirty.store(false, Relaxed);
                     recorder.write_counts(&store, &holder, &mut written).await;
@@ -171,6 +171,12 @@ impl RunSink for Recorder {
     }
 }
 
+/// Waits until the end was asked for, also where that was before.
+async fn ended(stop: &mut tokio::sync::watch::Receiver<bool>) {
+    // A sender that is gone asks for the end, too.
+    let _ = stop.wait_for(|stop| *stop).await;
+}
+
 async fn write_records(
     records: &mut mpsc::Receiver<RunRecord>,
     store: &Store,
@@ -181,7 +187,8 @@ async fn write_records(
         tokio::select! {
             biased;
             count = records.recv_many(&mut batch, BATCH) => if count == 0 { return },
-            _ = stop.changed() => {
+            // Not `changed`: a change that was seen while a batch was written would be missed here.
+            () = ended(&mut stop) => {
                 while let Ok(record) = records.try_recv() {
                     batch.push(record);
                 }
@@ -221,7 +228,7 @@ async fn insert(
             Err(error) if error.is_unavailable() && !*stop.borrow() => {
                 tokio::select! {
                     () = tokio::time::sleep(backoff) => {}
-                    _ = stop.changed() => {}
+                    () = ended(stop) => {}
                 }
                 backoff = (backoff * 2).min(Duration::from_secs(2));
             }

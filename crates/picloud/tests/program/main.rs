@@ -187,7 +187,10 @@ fn limits_stop_a_script_and_say_which() {
     repository.write("apps/app/app.yaml", &manifest);
     let scripts = [
         ("time", "loop {}"),
-        ("memory", "let a = []; loop { a.push(\"x\" + a.len()); }"),
+        (
+            "memory",
+            "let s = \"x\"; for i in 0..18 { s += s; } let a = []; loop { a.push(s + \"y\"); }",
+        ),
         ("depth", "fn f(n) { f(n + 1) } f(0)"),
         ("throw", "log::warn(\"before\");\nthrow \"a secret reason\""),
         ("operations", "let n = 0; while n < 100000 { n += 1; }"),
