@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 TARGET ?= $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)
 
-.PHONY: help up test check fmt sqlx-prepare clean
+.PHONY: help up test check fmt schema sqlx-prepare clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -24,6 +24,9 @@ check: ## Formatting, lints, and licences where cargo-deny is installed
 
 fmt: ## Formats the code
 	cargo fmt --all
+
+schema: ## Writes the schemas anew after app.yaml, picloud.yaml or the SDK changed
+	@for kind in app picloud rhai; do cargo run -q -p picloud -- schema $$kind --out schema; done
 
 sqlx-prepare: ## Writes .sqlx anew after a query or a migration changed
 	@exec scripts/sqlx-prepare.sh
