@@ -13,6 +13,7 @@ thread_local! {
     // Const-initialised and without a destructor: usable at any time of a thread's life.
     static HELD: Cell<isize> = const { Cell::new(0) };
     static PEAK: Cell<isize> = const { Cell::new(0) };
+    static CEILING: Cell<isize> = const { Cell::new(isize::MAX) };
 }
 
 /// The system's allocator, counting. Set it with `#[global_allocator]`.
@@ -33,6 +34,19 @@ impl Measurement {
         Self { base }
     }
 
+    /// Sets how much may be held beyond the beginning, until [`Measurement::end`].
+    pub fn limit(self, bytes: u64) {
+        CEILING.set(
+            self.base
+                .saturating_add(isize::try_from(bytes).unwrap_or(isize::MAX)),
+        );
+    }
+
+    /// Ends the limit.
+    pub fn end(self) {
+        CEILING.set(isize::MAX);
+    }
+
     /// Bytes held now, beyond those at the beginning.
     pub fn held(self) -> u64 {
         u64::try_from(HELD.get() - self.base).unwrap_or(0)
@@ -42,6 +56,12 @@ impl Measurement {
     pub fn peak(self) -> u64 {
         u64::try_from(PEAK.get() - self.base).unwrap_or(0)
     }
+}
+
+/// Whether this thread holds more than its limit: cheap enough to be asked at each operation.
+#[inline]
+pub fn is_over() -> bool {
+    HELD.get() > CEILING.get()
 }
 
 #[inline]

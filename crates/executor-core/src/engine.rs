@@ -5,8 +5,8 @@ use std::{collections::HashMap, sync::Arc};
 use parking_lot::RwLock;
 use picloud_shared::{AppId, ScriptPath, snapshot::ScriptSource};
 use rhai::{
-    AST, Engine, EvalAltResult, Module, ModuleResolver, OptimizationLevel, Position, Scope, Shared,
-    Token,
+    AST, Engine, EvalAltResult, ImmutableString, Module, ModuleResolver, OptimizationLevel,
+    Position, Scope, Shared, Token,
     packages::{Package, StandardPackage},
 };
 
@@ -52,6 +52,7 @@ fn raw() -> Engine {
     engine.set_max_modules(256);
     engine.set_fast_operators(true);
     engine.set_strict_variables(false);
+    bound_replace(&mut engine);
     for gone in ["eval", "sleep"] {
         engine.disable_symbol(gone);
     }
@@ -60,6 +61,37 @@ fn raw() -> Engine {
     engine.on_debug(|_, _, _| {});
     name_debug(&mut engine);
     engine
+}
+
+/// The engine checks a string's size after it was made; `replace` could make one of any size first.
+fn bound_replace(engine: &mut Engine) {
+    engine.register_fn(
+        "replace",
+        |text: &mut ImmutableString, find: &str, with: &str| replace(text, find, with),
+    );
+    engine.register_fn(
+        "replace",
+        |text: &mut ImmutableString, find: char, with: &str| {
+            replace(text, find.encode_utf8(&mut [0; 4]), with)
+        },
+    );
+}
+
+fn replace(text: &mut ImmutableString, find: &str, with: &str) -> Result<(), Box<EvalAltResult>> {
+    let growth = with.len().saturating_sub(find.len());
+    let size = text
+        .matches(find)
+        .count()
+        .saturating_mul(growth)
+        .saturating_add(text.len());
+    if size > MAX_STRING {
+        return Err(Box::new(EvalAltResult::ErrorDataTooLarge(
+            "Length of string".to_owned(),
+            Position::NONE,
+        )));
+    }
+    *text = text.replace(find, with).into();
+    Ok(())
 }
 
 /// `debug` is a reserved word of the language; as `log::debug` it is a function of ours.

@@ -1,10 +1,10 @@
 //! Runs scripts where their requests are: on the thread that has them.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, panic::AssertUnwindSafe, sync::Arc};
 
 use parking_lot::RwLock;
 use picloud_shared::{
-    AppSnapshot, BlobId, Clock, Executor, Invocation, Outcome,
+    AppSnapshot, BlobId, Clock, Executor, Invocation, Outcome, ScriptPath,
     executor::ExecuteFuture,
     invocation::{Answer, Input},
     run::{RunError, RunErrorKind},
@@ -69,7 +69,12 @@ impl InProcessExecutor {
 
     fn run(&self, invocation: &Invocation) -> Outcome {
         let state = RunState::new(invocation, self.services.clone(), Arc::clone(&self.clock));
-        let (result, state) = limits::within(state, || self.evaluate(invocation));
+        let (result, state) = limits::within(state, || {
+            // A native function of the engine that panics (a comparison for `sort` that
+            // contradicts itself) is that script's failure and nobody else's.
+            std::panic::catch_unwind(AssertUnwindSafe(|| self.evaluate(invocation)))
+                .unwrap_or_else(|_| Err(panicked(&invocation.script.path)))
+        });
         let result = result.map_err(|mut error| {
             // An SDK call that waited until the very end throws; it was the time all the same.
             if error.kind == RunErrorKind::Script
@@ -120,6 +125,17 @@ impl InProcessExecutor {
             }),
         }
     }
+}
+
+fn panicked(script: &ScriptPath) -> Box<RunError> {
+    Box::new(RunError {
+        kind: RunErrorKind::Crashed,
+        message: "the engine failed on this script; the server's log says where".to_owned(),
+        script: Some(script.clone()),
+        line: None,
+        column: None,
+        trace: Vec::new(),
+    })
 }
 
 impl Executor for InProcessExecutor {

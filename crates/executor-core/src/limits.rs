@@ -105,9 +105,12 @@ impl RunState {
 
 /// Makes a run the current one of this thread; gives it back when `body` ends.
 pub(crate) fn within<T>(state: RunState, body: impl FnOnce() -> T) -> (T, Box<RunState>) {
+    let memory = state.memory;
+    memory.limit(state.max_memory);
     let outer = CURRENT.replace(Some(Box::new(state)));
     let value = body();
     let state = CURRENT.replace(outer);
+    memory.end();
     (
         value,
         state.unwrap_or_else(|| unreachable!("only `within` takes the state away")),
@@ -121,7 +124,8 @@ pub(crate) fn with<T>(look: impl FnOnce(&mut RunState) -> T) -> Option<T> {
 
 /// The engine's question at each operation: `Some` stops it, and no script can catch that.
 pub(crate) fn progress(operations: u64) -> Option<Dynamic> {
-    if !operations.is_multiple_of(STRIDE) {
+    // Memory at each operation: one native call may take more than a thousand operations do.
+    if !operations.is_multiple_of(STRIDE) && !picloud_counting_alloc::is_over() {
         return None;
     }
     let (stop, hand_over) = with(|state| {
