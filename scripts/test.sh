@@ -3,7 +3,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 scripts/install-dependencies.sh
-export SQLX_OFFLINE=true
+
 
 echo "test: formatting"
 if cargo fmt --version >/dev/null 2>&1; then

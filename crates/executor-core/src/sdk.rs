@@ -100,31 +100,9 @@ fn duration(name: &str, value: &Dynamic) -> Native<u64> {
         .clone()
         .into_string()
         .map_err(|kind| invalid(format!("{name} must be text like \"5s\"; this is {kind}")))?;
-    parse_duration(&text).ok_or_else(|| {
+    picloud_shared::duration::milliseconds(&text).ok_or_else(|| {
         invalid(format!(
             "{name} must be a duration like \"500ms\", \"5s\" or \"1h30m\"; this is {text:?}"
         ))
     })
-}
-
-fn parse_duration(text: &str) -> Option<u64> {
-    let mut total: u64 = 0;
-    let mut rest = text;
-    while !rest.is_empty() {
-        let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
-        let (number, after) = rest.split_at(digits);
-        let letters = after.bytes().take_while(u8::is_ascii_lowercase).count();
-        let (unit, after) = after.split_at(letters);
-        let factor = match unit {
-            "ms" => 1,
-            "s" => 1_000,
-            "m" => 60_000,
-            "h" => 3_600_000,
-            "d" => 86_400_000,
-            _ => return None,
-        };
-        total = total.checked_add(number.parse::<u64>().ok()?.checked_mul(factor)?)?;
-        rest = after;
-    }
-    (!text.is_empty()).then_some(total)
 }

@@ -1,6 +1,6 @@
 //! Typed reading of nodes that reports everything that is wrong, at once.
 
-use picloud_shared::{AppName, Diagnostic, Severity};
+use picloud_shared::{AppName, Diagnostic, Severity, duration};
 
 use crate::{
     units,
@@ -139,7 +139,7 @@ impl<'a> Report<'a> {
     pub(crate) fn duration(&mut self, node: &Node, what: &str, min: u64, max: u64) -> Option<u64> {
         let text = self.text(node, what)?;
         let hint = || Some("write a number and a unit: 500ms, 5s, 10m, 1h30m, 7d".to_owned());
-        let Some(ms) = units::duration_ms(text) else {
+        let Some(ms) = duration::milliseconds(text) else {
             self.error(
                 "E0108",
                 node.place,

@@ -8,6 +8,7 @@ pub mod app;
 pub mod clock;
 pub mod deployment;
 pub mod diagnostic;
+pub mod duration;
 pub mod event;
 pub mod executor;
 pub mod ids;
