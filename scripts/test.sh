@@ -9,6 +9,10 @@ echo "test: formatting"
 if cargo fmt --version >/dev/null 2>&1; then
     cargo fmt --all --check
 fi
+if cargo clippy --version >/dev/null 2>&1; then
+    echo "test: lints (a cold run checks all dependencies: about two minutes on two cores)"
+    cargo clippy --workspace --all-targets --locked --quiet -- -D warnings
+fi
 echo "test: building (a cold build takes about four minutes on two cores)"
 cargo build --workspace --all-targets --locked
 echo "test: documentation examples"

@@ -56,7 +56,7 @@ impl ScriptChecker for RhaiChecker {
                     look.call(call, *position, &mut report);
                 }
                 Some(ASTNode::Expr(Expr::FnCall(call, position))) => {
-                    look.call(call, *position, &mut report)
+                    look.call(call, *position, &mut report);
                 }
                 _ => {}
             }

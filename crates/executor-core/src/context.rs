@@ -77,10 +77,10 @@ fn request(data: &RequestData) -> Dynamic {
     map.insert("form".into(), form(data));
     map.insert("headers".into(), headers(data));
     let text = String::from_utf8_lossy(&data.body);
-    let json = match data.body.is_empty() {
-        true => Dynamic::UNIT,
-        false => serde_json::from_slice::<Value>(&data.body)
-            .map_or(Dynamic::UNIT, |value| from_json(&value)),
+    let json = if data.body.is_empty() {
+        Dynamic::UNIT
+    } else {
+        serde_json::from_slice::<Value>(&data.body).map_or(Dynamic::UNIT, |value| from_json(&value))
     };
     map.insert("json".into(), json);
     map.insert("body".into(), text.as_ref().into());

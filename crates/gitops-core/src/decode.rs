@@ -158,12 +158,9 @@ impl<'a> Report<'a> {
 
     /// Bytes within bounds.
     pub(crate) fn size(&mut self, node: &Node, what: &str, min: u64, max: u64) -> Option<u64> {
-        let text = match &node.value {
-            Yaml::Number(text) | Yaml::Text(text) => text,
-            _ => {
-                self.wrong_type(node, what, "a size");
-                return None;
-            }
+        let (Yaml::Number(text) | Yaml::Text(text)) = &node.value else {
+            self.wrong_type(node, what, "a size");
+            return None;
         };
         match units::bytes(text) {
             Some(bytes) if (min..=max).contains(&bytes) => Some(bytes),

@@ -220,9 +220,9 @@ fn read_text(
                 Ok(text) => return Ok(Ok(text)),
                 Err(error) => {
                     let line = error.as_bytes()[..error.utf8_error().valid_up_to()]
-                        .iter()
-                        .filter(|b| **b == b'\n')
-                        .count();
+                        .split(|byte| *byte == b'\n')
+                        .count()
+                        - 1;
                     let place = Place {
                         line: u32::try_from(line + 1).unwrap_or(u32::MAX),
                         ..Place::START

@@ -351,7 +351,7 @@ fn limits(node: &Node, report: &mut Report<'_>) -> LimitsPatch {
             "timeout" => patch.timeout_ms = report.duration(node, "timeout", 1, 900_000),
             "memory" => patch.memory = report.size(node, "memory", 1 << 20, 4 << 30),
             "operations" => {
-                patch.operations = report.number(node, "operations", 1, 1_000_000_000_000)
+                patch.operations = report.number(node, "operations", 1, 1_000_000_000_000);
             }
             "concurrency" => {
                 let number = report.number(node, "concurrency", 1, 10_000);
@@ -407,7 +407,7 @@ fn route(node: &Node, report: &mut Report<'_>) -> Option<RouteManifest> {
             "auth" => match &node.value {
                 Yaml::Text(word) if word == "none" => {}
                 Yaml::Text(word) if word != "key" => {
-                    wrong_word(report, node, "auth", word, &["none", "key", "signature"])
+                    wrong_word(report, node, "auth", word, &["none", "key", "signature"]);
                 }
                 _ => report.not_yet(key),
             },
@@ -530,7 +530,7 @@ fn read_cors(node: &Node, report: &mut Report<'_>) -> Option<Cors> {
             "max_age" => {
                 cors.max_age = report
                     .duration(node, "max_age", 0, 86_400_000)
-                    .map(|ms| ms / 1000)
+                    .map(|ms| ms / 1000);
             }
             _ => {}
         }

@@ -70,6 +70,9 @@ pub struct MapTree {
     blobs: BTreeMap<BlobId, Vec<u8>>,
 }
 
+/// The parts of a file's path, and what it holds.
+type PathAndContent<'f> = (Vec<&'f str>, &'f Vec<u8>);
+
 impl MapTree {
     /// Makes a tree of files; `id` gives a blob's id from its content. Gives the root's id, too.
     pub fn new(files: &BTreeMap<String, Vec<u8>>, id: impl Fn(&[u8]) -> BlobId) -> (Self, BlobId) {
@@ -82,8 +85,8 @@ impl MapTree {
         (map, root)
     }
 
-    fn add(&mut self, files: &[(Vec<&str>, &Vec<u8>)], id: &impl Fn(&[u8]) -> BlobId) -> BlobId {
-        let mut folders: BTreeMap<&str, Vec<(Vec<&str>, &Vec<u8>)>> = BTreeMap::new();
+    fn add(&mut self, files: &[PathAndContent<'_>], id: &impl Fn(&[u8]) -> BlobId) -> BlobId {
+        let mut folders: BTreeMap<&str, Vec<PathAndContent<'_>>> = BTreeMap::new();
         let mut entries = Vec::new();
         for (path, content) in files {
             if let [name] = path.as_slice() {

@@ -362,7 +362,7 @@ impl Work {
                     self.done("apply");
                     let version = applied.version;
                     *live = live.take().map(|live| {
-                        after(live, deployer.source.id, &plan, applied, &self.deployment)
+                        after(live, deployer.source.id, &plan, &applied, &self.deployment)
                     });
                     return self.publish(deployer, version).await;
                 }
@@ -428,7 +428,7 @@ fn after(
     mut live: LiveState,
     source: SourceId,
     plan: &Plan,
-    applied: Applied,
+    applied: &Applied,
     deployment: &Deployment,
 ) -> LiveState {
     live.version = applied.version;

@@ -8,7 +8,7 @@ use picloud_store::{Store, StoreError};
 use crate::holder::SnapshotHolder;
 
 /// Told or not, it looks this often: a notification can be lost, a look costs one query.
-const SWEEP: Duration = Duration::from_secs(300);
+const SWEEP: Duration = Duration::from_mins(5);
 /// The longest wait for a database that is away.
 const MAX_BACKOFF: Duration = Duration::from_secs(5);
 
@@ -24,7 +24,7 @@ pub async fn follow(store: Store, holder: Arc<SnapshotHolder>, executor: Arc<dyn
                 tracing::warn!(%error, "the database is away; serving what was live");
             }
             Err(error) => {
-                tracing::error!(%error, "the live configuration cannot be loaded; serving what was live")
+                tracing::error!(%error, "the live configuration cannot be loaded; serving what was live");
             }
         }
         tokio::time::sleep(backoff).await;

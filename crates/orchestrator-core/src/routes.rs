@@ -78,9 +78,9 @@ impl RouteTable {
                 }
             }
             if wild {
-                node.wildcard.push(index)
+                node.wildcard.push(index);
             } else {
-                node.here.push(index)
+                node.here.push(index);
             }
         }
         table

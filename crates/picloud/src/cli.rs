@@ -29,7 +29,7 @@ pub struct Cli {
 pub enum Command {
     /// The whole platform in one process, for one machine
     Up(UpArgs),
-    /// As `up`, for production: needs a DATABASE_URL and an admin key of yours
+    /// As `up`, for production: needs a `DATABASE_URL` and an admin key of yours
     Serve(ServeArgs),
     /// Writes a starter app
     Init(InitArgs),

@@ -24,7 +24,7 @@ use binaries::Binaries;
 
 /// The port is part of the socket's name and nothing else.
 const PORT: u16 = 5432;
-const START_TIME: Duration = Duration::from_secs(60);
+const START_TIME: Duration = Duration::from_mins(1);
 const STOP_TIME: Duration = Duration::from_secs(20);
 const PAUSE: Duration = Duration::from_millis(2);
 /// Bytes of the log above which it begins anew at a start.
@@ -381,7 +381,6 @@ fn set_mode(path: &Path, mode: u32) -> Result<(), PrivatePostgresError> {
 
 /// Which server program would be used for a data directory.
 pub fn programs(data_dir: &Path) -> Result<PathBuf, PrivatePostgresError> {
-    let account = Account::choose()?;
-    let cluster = account.known_place(data_dir).join("data");
+    let cluster = Account::known_place(data_dir).join("data");
     Binaries::find(&cluster).map(|binaries| binaries.postgres)
 }

@@ -207,20 +207,17 @@ impl LateRouter {
             let late = Arc::clone(&late);
             async move {
                 use axum::response::IntoResponse;
-                match late.0.get() {
-                    Some(router) => {
-                        let mut router = router.clone();
-                        match tower::Service::call(&mut router, request).await {
-                            Ok(response) => response,
-                            Err(never) => match never {},
-                        }
+                if let Some(router) = late.0.get() {
+                    let mut router = router.clone();
+                    match tower::Service::call(&mut router, request).await {
+                        Ok(response) => response,
+                        Err(never) => match never {},
                     }
-                    None => {
-                        let status = axum::http::StatusCode::SERVICE_UNAVAILABLE;
-                        let detail = "the server is starting, or waits for its database";
-                        picloud_orchestrator_core::problem(status, "unavailable", detail)
-                            .into_response()
-                    }
+                } else {
+                    let status = axum::http::StatusCode::SERVICE_UNAVAILABLE;
+                    let detail = "the server is starting, or waits for its database";
+                    picloud_orchestrator_core::problem(status, "unavailable", detail)
+                        .into_response()
                 }
             }
         })
@@ -299,7 +296,7 @@ async fn deployer(
 /// Once a day: partitions of the next days, old history dropped. Expired kv entries: when the
 /// next one expires.
 async fn keep_house(store: Store, clock: Arc<dyn Clock>) {
-    const DAY: Duration = Duration::from_secs(24 * 3600 / 2);
+    const DAY: Duration = Duration::from_hours(12);
     loop {
         let today = clock.now().date_naive();
         let oldest = today
@@ -318,6 +315,6 @@ async fn keep_house(store: Store, clock: Arc<dyn Clock>) {
         let until = next
             .and_then(|at| (at - clock.now()).to_std().ok())
             .unwrap_or(DAY);
-        tokio::time::sleep(until.clamp(Duration::from_secs(60), DAY)).await;
+        tokio::time::sleep(until.clamp(Duration::from_mins(1), DAY)).await;
     }
 }

@@ -41,11 +41,7 @@ impl KvServiceImpl {
         Self { store, clock }
     }
 
-    fn expiry(
-        &self,
-        options: &KvSetOptions,
-        now: DateTime<Utc>,
-    ) -> SdkResult<Option<DateTime<Utc>>> {
+    fn expiry(options: &KvSetOptions, now: DateTime<Utc>) -> SdkResult<Option<DateTime<Utc>>> {
         let Some(ttl) = options.ttl_ms else {
             return Ok(None);
         };
@@ -64,7 +60,7 @@ impl KvService for KvServiceImpl {
     fn get(&self, cx: &SdkCallCx, collection: &str, key: &str) -> SdkResult<Option<Versioned>> {
         let at = address(cx, collection, key)?;
         let row = wait(cx.deadline, self.store.kv_get(at, self.clock.now()))?;
-        row.map(versioned).transpose()
+        row.as_ref().map(versioned).transpose()
     }
 
     fn get_many(
@@ -87,7 +83,7 @@ impl KvService for KvServiceImpl {
                 .kv_get_many(cx.app_id(), collection, keys, self.clock.now()),
         )?;
         rows.into_iter()
-            .map(|row| Ok((row.key.clone(), versioned(row)?.value)))
+            .map(|row| Ok((row.key.clone(), versioned(&row)?.value)))
             .collect()
     }
 
@@ -102,7 +98,7 @@ impl KvService for KvServiceImpl {
         let at = address(cx, collection, key)?;
         let text = json_text(value)?;
         let now = self.clock.now();
-        let expires = self.expiry(options, now)?;
+        let expires = Self::expiry(options, now)?;
         let written = match options.if_version {
             None => Some(wait(
                 cx.deadline,
@@ -156,7 +152,7 @@ impl KvService for KvServiceImpl {
         rows.into_iter()
             .map(|row| {
                 let key = row.key.clone();
-                let Versioned { value, version } = versioned(row)?;
+                let Versioned { value, version } = versioned(&row)?;
                 Ok(KvEntry {
                     key,
                     value,
@@ -236,7 +232,7 @@ fn json_text(value: &Value) -> SdkResult<String> {
     Ok(text)
 }
 
-fn versioned(row: KvRow) -> SdkResult<Versioned> {
+fn versioned(row: &KvRow) -> SdkResult<Versioned> {
     let value = serde_json::from_str(&row.value).map_err(|error| {
         tracing::error!(key = row.key, error = %error, "a kv value is not JSON that can be read");
         SdkError::new(SdkErrorCode::Failed, "the stored value cannot be read")

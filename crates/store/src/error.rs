@@ -34,7 +34,7 @@ impl StoreError {
     pub fn sql_state(&self) -> Option<String> {
         match self {
             Self::Database(sqlx::Error::Database(error)) => {
-                error.code().map(|code| code.into_owned())
+                error.code().map(std::borrow::Cow::into_owned)
             }
             _ => None,
         }

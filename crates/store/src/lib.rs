@@ -137,6 +137,6 @@ fn pool_options(options: StoreOptions) -> PgPoolOptions {
         .acquire_timeout(options.acquire_timeout)
         // A ping before each use would double the round trips; a dead connection shows itself.
         .test_before_acquire(false)
-        .idle_timeout(Duration::from_secs(600))
+        .idle_timeout(Duration::from_mins(10))
         .max_lifetime(None)
 }

@@ -33,29 +33,26 @@ pub(super) fn check(
                 column: import.column,
                 length: 1,
             };
-            match modules.get(import.name.as_str()) {
-                Some(module) => {
-                    imported.insert(*module);
-                    if let Some(circle) = circle(scripts, &modules, path, module) {
-                        let hint = Some("move what both need into a third module".to_owned());
-                        report.error(
-                            "E0406",
-                            place,
-                            format!("modules import each other: {circle}"),
-                            hint,
-                        );
-                    }
-                }
-                None => {
-                    let hint = did_you_mean(&import.name, modules.keys().copied())
-                        .unwrap_or_else(|| format!("it would be `modules/{}.rhai`", import.name));
+            if let Some(module) = modules.get(import.name.as_str()) {
+                imported.insert(*module);
+                if let Some(circle) = circle(scripts, &modules, path, module) {
+                    let hint = Some("move what both need into a third module".to_owned());
                     report.error(
-                        "E0405",
+                        "E0406",
                         place,
-                        format!("the module `{}` is not there", import.name),
-                        Some(hint),
+                        format!("modules import each other: {circle}"),
+                        hint,
                     );
                 }
+            } else {
+                let hint = did_you_mean(&import.name, modules.keys().copied())
+                    .unwrap_or_else(|| format!("it would be `modules/{}.rhai`", import.name));
+                report.error(
+                    "E0405",
+                    place,
+                    format!("the module `{}` is not there", import.name),
+                    Some(hint),
+                );
             }
         }
         findings.append(&mut report.found);

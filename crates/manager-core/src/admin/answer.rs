@@ -132,7 +132,7 @@ impl ListQuery {
 }
 
 /// A list's answer.
-pub(super) fn page<T>(page: Page<T>, show: impl Fn(&T) -> Value) -> Json<Value> {
+pub(super) fn page<T>(page: &Page<T>, show: impl Fn(&T) -> Value) -> Json<Value> {
     let items: Vec<Value> = page.items.iter().map(show).collect();
     Json(json!({ "items": items, "next_cursor": page.next_cursor }))
 }

@@ -34,7 +34,7 @@ pub(super) async fn list(
     for deployment in &mut found.items {
         confine(deployment, caller.only());
     }
-    Ok(page(found, show_value))
+    Ok(page(&found, show_value))
 }
 
 pub(super) async fn show(

@@ -34,7 +34,7 @@ pub(super) async fn list(
             .only()
             .is_none_or(|only| key.grant.app.as_ref().is_some_and(|(_, app)| app == only))
     });
-    Ok(page(keys, show))
+    Ok(page(&keys, show))
 }
 
 #[derive(Deserialize)]

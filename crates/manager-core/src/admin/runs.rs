@@ -52,7 +52,7 @@ pub(super) async fn list(
         parsed.app = Some(only.clone());
     }
     Ok(page(
-        state.store.runs(&parsed, &query.page()?).await?,
+        &state.store.runs(&parsed, &query.page()?).await?,
         show_value,
     ))
 }

@@ -88,14 +88,13 @@ fn below(path: &str, prefix: &str) -> bool {
 
 /// The host that was asked for, in lower case, without port and trailing dot.
 fn host(uri: &Uri, headers: &HeaderMap) -> Option<String> {
-    let host = match uri.host() {
-        Some(host) => host,
-        None => {
-            let value = headers.get(header::HOST)?.to_str().ok()?;
-            match value.rsplit_once(':') {
-                Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) => name,
-                _ => value,
-            }
+    let host = if let Some(host) = uri.host() {
+        host
+    } else {
+        let value = headers.get(header::HOST)?.to_str().ok()?;
+        match value.rsplit_once(':') {
+            Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) => name,
+            _ => value,
         }
     };
     Some(host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase())

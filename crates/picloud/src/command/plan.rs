@@ -12,7 +12,6 @@ use picloud_shared::{
     AppId, BlobId, SourceId,
     plan::{LiveApp, LiveState},
 };
-use serde_json::Value;
 
 use super::{Ending, print, print_json, validate, wait};
 use crate::{
@@ -42,13 +41,13 @@ fn offline(args: &PlanArgs, revision: &str) -> Result<(bool, bool)> {
     let tree = FolderTree::open(&args.dir)?;
     let new = validate::read(&tree)?;
     let old = at_revision(&args.dir, revision, tree.prefix())?;
-    let source = SourceId(Default::default());
+    let source = SourceId::default();
     let mut live = LiveState::default();
     for (name, spec) in old.desired.apps {
         live.apps.insert(
             name,
             LiveApp {
-                id: AppId(Default::default()),
+                id: AppId::default(),
                 source,
                 pinned_commit: None,
                 spec,
@@ -119,7 +118,7 @@ fn online(args: &PlanArgs) -> Result<(bool, bool)> {
         .as_array()
         .into_iter()
         .flatten()
-        .any(|finding| finding["severity"] == Value::from("error"));
+        .any(|finding| finding["severity"] == "error");
     Ok((some("changes"), failed))
 }
 
@@ -178,7 +177,7 @@ fn add(
 /// Keeps our own colours and nothing else that a terminal would obey.
 fn printable_lines(text: &str) -> String {
     text.split('\x1b')
-        .map(|part| printable(part))
+        .map(printable)
         .collect::<Vec<_>>()
         .join("\x1b")
 }

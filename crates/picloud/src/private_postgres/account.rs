@@ -67,7 +67,7 @@ impl Account {
     }
 
     /// Where the cluster is, or would be below the data directory; makes nothing.
-    pub(super) fn known_place(&self, data_dir: &Path) -> PathBuf {
+    pub(super) fn known_place(data_dir: &Path) -> PathBuf {
         let pointer = fs::read_to_string(data_dir.join("postgres.location")).ok();
         pointer.map_or_else(
             || data_dir.join("postgres"),

@@ -61,7 +61,7 @@ impl Server {
             let ended = child.try_wait().expect("its state");
             let output = fs::read_to_string(data.path().join("output")).unwrap_or_default();
             assert!(
-                ended.is_none() && began.elapsed() < Duration::from_secs(60),
+                ended.is_none() && began.elapsed() < Duration::from_mins(1),
                 "picloud is not ready:\n{output}"
             );
             std::thread::sleep(Duration::from_millis(5));
@@ -166,8 +166,7 @@ impl Server {
         };
         let lines: String = headers
             .iter()
-            .map(|header| format!("{header}\r\n"))
-            .collect();
+            .fold(String::new(), |all, header| all + header + "\r\n");
         let head = format!(
             "{method} {path} HTTP/1.1\r\n{host}{lines}Content-Length: {}\r\nConnection: close\r\n\r\n",
             body.len()
