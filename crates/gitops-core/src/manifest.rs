@@ -87,6 +87,8 @@ pub(crate) struct RouteManifest {
 pub struct SourceSettings {
     /// Whether apps that git has no longer are removed.
     pub prune: bool,
+    /// Percent of the source's apps that one commit may remove without a person's word.
+    pub prune_limit: u8,
     /// How often a remote is fetched, in milliseconds.
     pub interval_ms: u64,
     /// Limits of apps that set none.
@@ -97,6 +99,7 @@ impl Default for SourceSettings {
     fn default() -> Self {
         Self {
             prune: true,
+            prune_limit: 30,
             interval_ms: 180_000,
             default_limits: LimitsPatch::default(),
         }
@@ -181,10 +184,27 @@ fn sync(node: &Node, report: &mut Report<'_>, settings: &mut SourceSettings) {
                 let interval = report.duration(node, "interval", 1_000, 86_400_000);
                 settings.interval_ms = interval.unwrap_or(settings.interval_ms);
             }
-            "prune_limit" | "self_heal" | "windows" | "verify_signatures" => report.not_yet(key),
+            "prune_limit" => {
+                settings.prune_limit = percent(node, report).unwrap_or(settings.prune_limit);
+            }
+            "self_heal" | "windows" | "verify_signatures" => report.not_yet(key),
             _ => {}
         }
     }
+}
+
+fn percent(node: &Node, report: &mut Report<'_>) -> Option<u8> {
+    let text = report.text(node, "prune_limit")?;
+    let number = text
+        .strip_suffix('%')
+        .and_then(|text| text.trim().parse().ok());
+    let number = number.filter(|percent| *percent <= 100);
+    if number.is_none() {
+        let hint = Some("write a share of the source's apps, like `30%`".to_owned());
+        let message = format!("prune_limit must be from 0% to 100%; this is `{text}`");
+        report.error("E0108", node.place, message, hint);
+    }
+    number
 }
 
 fn document(text: &str, report: &mut Report<'_>, what: &str) -> Option<Node> {

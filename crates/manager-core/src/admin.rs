@@ -25,7 +25,7 @@ use picloud_store::Store;
 use serde::Deserialize;
 use tokio::sync::watch;
 
-use crate::reconcile::Deployer;
+use crate::sources::Sources;
 
 /// Bytes of an uploaded tree.
 const MAX_TREE: usize = 64 << 20;
@@ -38,7 +38,7 @@ pub struct AdminState {
     /// For ids and times.
     pub clock: Arc<dyn Clock>,
     /// The sources that this process deploys.
-    pub deployers: Arc<Vec<Arc<Deployer>>>,
+    pub sources: Arc<Sources>,
     /// What is served.
     pub served: watch::Receiver<Option<LiveVersion>>,
     /// The server's version.
@@ -54,10 +54,17 @@ pub fn router(state: AdminState) -> Router {
         .route("/keys", get(keys::list).post(keys::create))
         .route("/keys/{id}", delete(keys::revoke))
         .route("/sources", get(sources::list))
-        .route("/sources/{source}", get(sources::show))
+        .route(
+            "/sources/{source}",
+            get(sources::show).put(sources::put).delete(sources::remove),
+        )
         .route("/sources/{source}/sync", post(sources::sync))
+        .route("/sources/{source}/suspend", post(sources::suspend))
+        .route("/sources/{source}/resume", post(sources::resume))
+        .route("/sources/{source}/rollback", post(sources::rollback))
         .route("/deployments", get(deployments::list))
         .route("/deployments/{id}", get(deployments::show))
+        .route("/deployments/{id}/approve", post(deployments::approve))
         .route(
             "/plan",
             post(plan::create).layer(axum::extract::DefaultBodyLimit::max(MAX_TREE)),

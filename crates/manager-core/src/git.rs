@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use git2::{ErrorCode, ObjectType, Oid, Repository};
+use git2::{ErrorClass, ErrorCode, ObjectType, Oid, Repository};
 use parking_lot::Mutex;
 use picloud_gitops_core::{EntryKind, ReadError, TreeEntry, TreeReader};
 use picloud_shared::{BlobId, CommitId};
@@ -30,6 +30,9 @@ pub enum GitError {
     /// Something else.
     #[error("the repository cannot be read: {0}")]
     Git(#[from] git2::Error),
+    /// It could not be brought up to date.
+    #[error("{0}")]
+    Remote(String),
     /// A path that can't be expressed.
     #[error("the path {0} is not UTF-8")]
     NotUtf8(String),
@@ -176,6 +179,9 @@ impl GitRepository {
         );
         match repository.graph_descendant_of(commit, ancestor) {
             Ok(descends) => Ok(descends || ancestor == commit),
+            // A history that isn't all there (shallow, or another repository in the place of the
+            // first) tells nothing of what it lacks; libgit2 says so by class, not by code.
+            Err(error) if error.class() == ErrorClass::Odb => Ok(false),
             Err(error) if error.code() == ErrorCode::NotFound => Ok(false),
             Err(error) => Err(error.into()),
         }

@@ -4,8 +4,13 @@
 pub mod admin;
 pub mod git;
 pub mod keys;
+pub mod mirror;
+pub mod origin;
 pub mod reconcile;
+pub mod sources;
 pub mod watch;
+pub mod work_tree;
 
 pub use admin::{AdminState, router};
 pub use reconcile::{Deployer, DeployerOptions, Finished};
+pub use sources::Sources;

@@ -11,17 +11,17 @@ use picloud_gitops_core::{
     LoadCache, LoadOptions, Loaded, ReadError, TreeReader, check_desired, load, plan,
 };
 use picloud_shared::{
-    BlobId, Clock, CommitId, DeploymentId, Diagnostic, Plan, SourceId, SourceName,
+    BlobId, Clock, CommitId, DeploymentId, Diagnostic, Plan, SourceId,
     deployment::{Deployment, DeploymentStatus, StepTiming},
-    plan::{LiveApp, LiveState, LiveVersion},
+    plan::{AppAction, LiveApp, LiveState, LiveVersion},
     script::ScriptChecker,
 };
 use picloud_store::{Applied, Apply, ApplyError, Blob, SourceRecord, Store, StoreError};
-use tokio::sync::{Mutex, broadcast, watch};
+use tokio::sync::{Mutex, Notify, broadcast, watch};
 
 use crate::{
-    git::{Commit, GitError, GitRepository, LocalPath},
-    watch::RefWatch,
+    git::{Commit, GitError, GitRepository},
+    origin::Origin,
 };
 
 /// How often a plan is made again because somebody else applied in between.
@@ -45,6 +45,9 @@ pub enum DeployError {
     /// Neither: to be looked into.
     #[error("{0}")]
     Unexpected(String),
+    /// The repository doesn't have it.
+    #[error("the repository has no commit `{0}`")]
+    NoSuchCommit(String),
 }
 
 impl From<StoreError> for DeployError {
@@ -68,6 +71,7 @@ impl From<ReadError> for DeployError {
 pub struct Finished(pub Arc<Deployment>);
 
 /// What a deployer needs.
+#[derive(Clone)]
 pub struct DeployerOptions {
     /// Where live is.
     pub store: Store,
@@ -77,62 +81,91 @@ pub struct DeployerOptions {
     pub checker: Arc<dyn ScriptChecker>,
     /// What a node of this process serves.
     pub served: watch::Receiver<Option<LiveVersion>>,
+    /// Is told of each deployment that ends.
+    pub finished: broadcast::Sender<Finished>,
 }
 
-/// Deploys the commits of one local source.
+/// Deploys the commits of one source.
 pub struct Deployer {
     options: DeployerOptions,
     source: SourceRecord,
-    path: LocalPath,
+    origin: Origin,
     cache: Arc<parking_lot::Mutex<LoadCache>>,
     /// What the last apply left behind; good for as long as the live version is the same.
     live: Mutex<Option<LiveState>>,
-    finished: broadcast::Sender<Finished>,
+    /// Somebody asked for a look at the head.
+    kick: Notify,
+    /// Why nothing is deployed now.
+    trouble: parking_lot::Mutex<Option<String>>,
+}
+
+/// What is to be deployed.
+struct Target {
+    commit: CommitId,
+    /// The branch's head, which is dealt with by this.
+    head: CommitId,
+    /// Whether a person asked for just this commit.
+    chosen: bool,
 }
 
 impl Deployer {
-    /// A deployer for a source whose repository was found.
-    pub fn new(options: DeployerOptions, source: SourceRecord, path: LocalPath) -> Arc<Self> {
+    /// A deployer of what comes from an origin.
+    pub fn new(options: DeployerOptions, source: SourceRecord, origin: Origin) -> Arc<Self> {
         Arc::new(Self {
             options,
             source,
-            path,
+            origin,
             cache: Arc::default(),
             live: Mutex::new(None),
-            finished: broadcast::channel(64).0,
+            kick: Notify::new(),
+            trouble: parking_lot::Mutex::default(),
         })
     }
 
-    /// The source's name.
-    pub fn source_name(&self) -> &SourceName {
-        &self.source.name
+    /// The source, as it was when the deployer was made.
+    pub fn source(&self) -> &SourceRecord {
+        &self.source
     }
 
-    /// Tells of each deployment that ends.
-    pub fn subscribe(&self) -> broadcast::Receiver<Finished> {
-        self.finished.subscribe()
+    /// Where its commits come from.
+    pub fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
+    /// Why nothing is deployed now, if so.
+    pub fn trouble(&self) -> Option<String> {
+        self.trouble.lock().clone()
+    }
+
+    /// Asks for a look at the head, without waiting for it.
+    pub fn kick(&self) {
+        self.kick.notify_one();
     }
 
     /// Deploys whatever becomes the branch's head, for ever: the newest commit, not each.
     pub async fn run(self: Arc<Self>) {
-        let watch = RefWatch::new(&self.path);
         let mut backoff = Duration::from_millis(100);
-        let mut told = String::new();
+        let mut watch = None;
         loop {
+            // Before the look: what changes from here on is seen.
+            let watching = match &mut watch {
+                Some(watching) if !Origin::is_stale(watching) => watching,
+                outdated => outdated.insert(self.origin.watch()),
+            };
             match self.sync().await {
+                Ok(_) if Origin::is_stale(watching) => {}
                 Ok(_) => {
                     backoff = Duration::from_millis(100);
-                    told.clear();
-                    watch.changed().await;
-                }
-                Err(error) => {
-                    if told != error.to_string() {
-                        told = error.to_string();
-                        tracing::error!(source = %self.source.name, error = told, "a commit could not be deployed; trying again");
+                    tokio::select! {
+                        () = watching.changed() => {}
+                        () = self.kick.notified() => {}
                     }
+                }
+                Err(_) => {
                     tokio::select! {
                         () = tokio::time::sleep(backoff) => {}
-                        () = watch.changed() => {}
+                        () = watching.changed() => {}
+                        () = self.kick.notified() => {}
                     }
                     backoff = (backoff * 2).min(Duration::from_secs(10));
                 }
@@ -140,43 +173,87 @@ impl Deployer {
         }
     }
 
-    /// Deploys the head, unless it is live or was refused already. Gives the deployment, if one
-    /// was made.
+    /// Deploys the head, unless it was dealt with already. Gives the deployment, if one was made.
     pub async fn sync(&self) -> Result<Option<Arc<Deployment>>, DeployError> {
         // One at a time; the one that waited finds the newest head, and most often nothing to do.
         let mut live = self.live.lock().await;
+        let done = self.sync_head(&mut live).await;
+        let trouble = done.as_ref().err().map(ToString::to_string);
+        let before = std::mem::replace(&mut *self.trouble.lock(), trouble.clone());
+        if let Some(error) = trouble.filter(|error| before.as_ref() != Some(error)) {
+            tracing::error!(source = %self.source.name, error, "a commit could not be deployed; trying again");
+        }
+        done
+    }
+
+    async fn sync_head(
+        &self,
+        live: &mut Option<LiveState>,
+    ) -> Result<Option<Arc<Deployment>>, DeployError> {
         let began = Instant::now();
-        let (path, branch) = (self.path.clone(), self.source.branch.clone());
+        let Some(source) = self.options.store.source(&self.source.name).await? else {
+            return Ok(None);
+        };
+        if source.suspended {
+            return Ok(None);
+        }
+        let (repository, head) = self.head().await?;
+        let Some(head) = head.filter(|head| source.settled_head.as_ref() != Some(head)) else {
+            return Ok(None);
+        };
+        let target = Target {
+            commit: head.clone(),
+            head,
+            chosen: false,
+        };
+        self.deploy(&source, target, began, &repository, live)
+            .await
+            .map(Some)
+    }
+
+    /// Makes a former commit's state live. The head stays as it is until a newer one comes, or the
+    /// source is resumed.
+    pub async fn rollback(&self, revision: &str) -> Result<Arc<Deployment>, DeployError> {
+        let mut live = self.live.lock().await;
+        let began = Instant::now();
+        let source = self.options.store.source(&self.source.name).await?;
+        let source = source.ok_or_else(|| DeployError::Unexpected("the source is gone".into()))?;
+        let (repository, head) = self.head().await?;
+        let (git, wanted) = (Arc::clone(&repository), revision.to_owned());
+        let commit = blocking(move || git.resolve(&wanted)).await??;
+        let commit = commit.ok_or_else(|| DeployError::NoSuchCommit(revision.to_owned()))?;
+        let target = Target {
+            head: head.unwrap_or_else(|| commit.clone()),
+            commit,
+            chosen: true,
+        };
+        self.deploy(&source, target, began, &repository, &mut live)
+            .await
+    }
+
+    /// Opens the repository, fetched where it is elsewhere, and reads the branch's head.
+    async fn head(&self) -> Result<(Arc<GitRepository>, Option<CommitId>), DeployError> {
+        let path = self.origin.refresh().await?;
+        let branch = self.origin.branch(&self.source).map(str::to_owned);
         let opened = blocking(move || {
             let repository = GitRepository::open(&path)?;
             let head = repository.head(branch.as_deref())?;
-            Ok::<_, GitError>((repository, head))
+            Ok::<_, GitError>((Arc::new(repository), head))
         });
-        let (repository, head) = opened.await??;
-        let Some(head) = head else { return Ok(None) };
-        let last = self
-            .options
-            .store
-            .last_deployment(&self.source.name)
-            .await?;
-        let settled = last
-            .as_ref()
-            .is_some_and(|last| last.commit == head && last.status != DeploymentStatus::Applying);
-        if settled {
-            return Ok(None);
-        }
-        let previous = self
-            .options
-            .store
-            .source(&self.source.name)
-            .await?
-            .and_then(|source| source.live_commit);
-        let repository = Arc::new(repository);
-        let mut work = Work::begin(self, &head, previous, began, &repository).await?;
-        let loaded = work.read(self, &repository).await?;
-        let deployment = work
-            .reconcile(self, &repository, &loaded, &mut live)
-            .await?;
+        Ok(opened.await??)
+    }
+
+    async fn deploy(
+        &self,
+        source: &SourceRecord,
+        target: Target,
+        began: Instant,
+        repository: &Arc<GitRepository>,
+        live: &mut Option<LiveState>,
+    ) -> Result<Arc<Deployment>, DeployError> {
+        let mut work = Work::begin(self, source, target, began, repository).await?;
+        let loaded = work.read(self, repository).await?;
+        let deployment = work.reconcile(self, repository, &loaded, live).await?;
         let deployment = Arc::new(deployment);
         tracing::info!(
             source = %deployment.source,
@@ -188,8 +265,11 @@ impl Deployer {
             "deployed"
         );
         // Nobody listening is no loss: the deployment is recorded.
-        let _ = self.finished.send(Finished(Arc::clone(&deployment)));
-        Ok(Some(deployment))
+        let _ = self
+            .options
+            .finished
+            .send(Finished(Arc::clone(&deployment)));
+        Ok(deployment)
     }
 
     /// What the source's head declares against what is live, without applying it.
@@ -232,6 +312,9 @@ async fn blocking<T: Send + 'static>(
 /// One deployment under way.
 struct Work {
     commit: Commit,
+    target: Target,
+    /// Whether a person let this commit go.
+    approved: bool,
     deployment: Deployment,
     began: Instant,
     step: Instant,
@@ -240,12 +323,19 @@ struct Work {
 impl Work {
     async fn begin(
         deployer: &Deployer,
-        head: &CommitId,
-        previous: Option<CommitId>,
+        source: &SourceRecord,
+        target: Target,
         began: Instant,
         repository: &Arc<GitRepository>,
     ) -> Result<Self, DeployError> {
-        let (git, id, before) = (Arc::clone(repository), head.clone(), previous.clone());
+        let previous = source.live_commit.clone();
+        let (git, id, before) = (
+            Arc::clone(repository),
+            target.commit.clone(),
+            previous
+                .clone()
+                .filter(|_| !target.chosen && deployer.origin.has_history()),
+        );
         let read = blocking(move || {
             let commit = git.commit(&id)?;
             let rewritten = match &before {
@@ -256,10 +346,20 @@ impl Work {
         });
         let (commit, history_rewritten) = read.await??;
         let clock = &deployer.options.clock;
+        let approved = source.approved_commit.as_ref() == Some(&target.commit);
+        // What was held or waits is the same deployment when it goes on.
+        let earlier = deployer.options.store.last_deployment(&source.name).await?;
+        let earlier = earlier.filter(|last| {
+            let pending = matches!(
+                last.status,
+                DeploymentStatus::Held | DeploymentStatus::Waiting
+            );
+            pending && last.commit == target.commit
+        });
         let deployment = Deployment {
-            id: DeploymentId(clock.new_id()),
-            source: deployer.source.name.clone(),
-            commit: head.clone(),
+            id: earlier.map_or_else(|| DeploymentId(clock.new_id()), |last| last.id),
+            source: source.name.clone(),
+            commit: target.commit.clone(),
             previous_commit: previous,
             author: commit.author.clone(),
             message: commit.message.clone(),
@@ -274,6 +374,8 @@ impl Work {
         };
         let mut work = Self {
             commit,
+            target,
+            approved,
             deployment,
             began,
             step: began,
@@ -297,7 +399,10 @@ impl Work {
         repository: &Arc<GitRepository>,
     ) -> Result<Loaded, DeployError> {
         let (git, cache) = (Arc::clone(repository), Arc::clone(&deployer.cache));
-        let (tree, prefix) = (self.commit.tree.clone(), deployer.path.prefix.clone());
+        let (tree, prefix) = (
+            self.commit.tree.clone(),
+            deployer.origin.prefix().to_owned(),
+        );
         let checker = Arc::clone(&deployer.options.checker);
         let loaded = blocking(move || {
             let options = LoadOptions {
@@ -344,13 +449,19 @@ impl Work {
             self.deployment.status = status(&self.deployment.errors, loaded, &plan);
             self.done("plan");
             if self.deployment.status == DeploymentStatus::Failed {
-                return self.refuse(deployer).await;
+                self.deployment.changes.clear();
+                return self.end_without_apply(deployer).await;
+            }
+            if self.removes_too_much(deployer, loaded, current, &plan) {
+                self.deployment.status = DeploymentStatus::Held;
+                return self.end_without_apply(deployer).await;
             }
             let blobs = contents(store, repository, &plan).await?;
             let applied = store
                 .apply(Apply {
                     source: deployer.source.id,
                     commit: &self.commit.id,
+                    head: &self.target.head,
                     plan: &plan,
                     blobs: &blobs,
                     deployment: &self.deployment,
@@ -375,13 +486,41 @@ impl Work {
         ))
     }
 
-    async fn refuse(mut self, deployer: &Deployer) -> Result<Deployment, DeployError> {
-        self.deployment.changes.clear();
+    /// Whether this commit needs a person's word: it would remove all apps of the source, or more
+    /// of them than the limit.
+    fn removes_too_much(
+        &self,
+        deployer: &Deployer,
+        loaded: &Loaded,
+        live: &LiveState,
+        plan: &Plan,
+    ) -> bool {
+        if self.approved || self.target.chosen || !deployer.origin.has_history() {
+            return false;
+        }
+        let own = live
+            .apps
+            .values()
+            .filter(|app| app.source == deployer.source.id)
+            .count();
+        let removed = plan
+            .apps
+            .values()
+            .filter(|app| app.action == AppAction::Remove)
+            .count();
+        removed > 0
+            && (removed == own || removed * 100 > own * usize::from(loaded.settings.prune_limit))
+    }
+
+    /// Records what was decided; nothing of the commit becomes live.
+    async fn end_without_apply(mut self, deployer: &Deployer) -> Result<Deployment, DeployError> {
         self.deployment.duration_ms = Some(self.began.elapsed().as_secs_f64() * 1000.0);
+        // Another commit than the head was chosen by a person, who is told.
+        let head = (!self.target.chosen).then_some(&self.target.head);
         deployer
             .options
             .store
-            .record_deployment(deployer.source.id, &self.deployment)
+            .record_deployment(deployer.source.id, &self.deployment, head)
             .await?;
         Ok(self.deployment)
     }

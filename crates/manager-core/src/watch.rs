@@ -79,3 +79,21 @@ fn is_noise(path: &Path) -> bool {
     let known = matches!(name, "HEAD" | "packed-refs" | ".git") || name.ends_with(".git");
     !known
 }
+
+/// A time to wait, again and again.
+pub struct Pause(Duration);
+
+impl Pause {
+    /// About so long, so that many who wait don't all come at once: up to a tenth less.
+    pub fn with_jitter(time: Duration) -> Self {
+        let mut byte = [0_u8; 1];
+        // Without randomness it is just the time.
+        let _ = getrandom::fill(&mut byte);
+        Self(time.mul_f64(1.0 - f64::from(byte[0]) / 2550.0))
+    }
+
+    /// Waits.
+    pub async fn over(&self) {
+        tokio::time::sleep(self.0).await;
+    }
+}

@@ -29,6 +29,8 @@ pub struct Cli {
 pub enum Command {
     /// The whole platform in one process, for one machine
     Up(UpArgs),
+    /// As `up`, and a folder's files are deployed as they are saved, without a commit
+    Dev(DevArgs),
     /// As `up`, for production: needs a `DATABASE_URL` and an admin key of yours
     Serve(ServeArgs),
     /// Writes a starter app
@@ -63,12 +65,23 @@ pub enum Command {
 /// What `up` takes.
 #[derive(Debug, Clone, Args)]
 pub struct UpArgs {
-    /// A git repository, or a folder in one
+    /// A git repository, or a folder in one; without it, a hosted repository that is pushed to
     #[arg(value_name = "PATH", value_hint = ValueHint::DirPath)]
     pub path: Option<PathBuf>,
     /// The branch to deploy; without it, the one that is checked out
     #[arg(long)]
     pub branch: Option<String>,
+    /// Settings of the server.
+    #[command(flatten)]
+    pub server: ServerArgs,
+}
+
+/// What `dev` takes.
+#[derive(Debug, Clone, Args)]
+pub struct DevArgs {
+    /// The folder of the apps
+    #[arg(value_name = "PATH", default_value = ".", value_hint = ValueHint::DirPath)]
+    pub path: PathBuf,
     /// Settings of the server.
     #[command(flatten)]
     pub server: ServerArgs,

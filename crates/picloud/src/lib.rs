@@ -53,6 +53,7 @@ fn dispatch(command: &cli::Command) -> anyhow::Result<Ending> {
     use cli::Command as C;
     match command {
         C::Up(args) => command::up::up(args),
+        C::Dev(args) => command::up::dev(args),
         C::Serve(args) => command::up::serve(args),
         C::Init(args) => command::init::run(args),
         C::Validate(args) => command::validate::run(args),

@@ -8,8 +8,15 @@ use std::{
     fs,
     os::unix::{fs::PermissionsExt, net::UnixStream, process::CommandExt},
     path::{Path, PathBuf},
-    process::{Child, Stdio},
-    sync::mpsc,
+    process::{Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{
+            AtomicBool, AtomicI32,
+            Ordering::{Acquire, Release},
+        },
+        mpsc,
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -26,6 +33,9 @@ use binaries::Binaries;
 const PORT: u16 = 5432;
 const START_TIME: Duration = Duration::from_mins(1);
 const STOP_TIME: Duration = Duration::from_secs(20);
+/// Before a server that ended is started again; doubles while it keeps ending.
+const RESTART_PAUSE: Duration = Duration::from_millis(200);
+const RESTART_MAX_PAUSE: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_millis(2);
 /// Bytes of the log above which it begins anew at a start.
 const MAX_LOG: u64 = 8 << 20;
@@ -81,9 +91,16 @@ fn io(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> PrivatePostgres
 /// A server that runs.
 #[derive(Debug)]
 pub struct PrivatePostgres {
-    pid: Pid,
+    supervised: Arc<Supervised>,
     sockets: PathBuf,
     user: String,
+}
+
+/// What the thread that keeps the server running shares with the one that stops it.
+#[derive(Debug, Default)]
+struct Supervised {
+    pid: AtomicI32,
+    stopping: AtomicBool,
 }
 
 impl PrivatePostgres {
@@ -102,9 +119,9 @@ impl PrivatePostgres {
         if fs::metadata(&log).is_ok_and(|log| log.len() > MAX_LOG) {
             fs::remove_file(&log).map_err(io("cannot remove the old log"))?;
         }
-        let pid = spawn(&binaries, &account, &cluster, &sockets, &log)?;
+        let supervised = spawn(&binaries, &account, &cluster, &sockets, &log)?;
         let server = Self {
-            pid,
+            supervised,
             sockets,
             user: account.name.clone(),
         };
@@ -132,23 +149,26 @@ impl PrivatePostgres {
 
     /// Its process.
     pub fn pid(&self) -> i32 {
-        self.pid.as_raw()
+        self.supervised.pid.load(Acquire)
     }
 
     /// Stops it: open transactions end, what was committed is on the disk.
     pub fn stop(self) {
+        // Said before the process is looked at: what is started after this is stopped by its thread.
+        self.supervised.stopping.store(true, Release);
+        let pid = Pid::from_raw(self.pid());
         // Fast shutdown is SIGINT (PostgreSQL, chapter 18.5). Gone already is as good.
-        if kill(self.pid, Signal::SIGINT).is_err() {
+        if kill(pid, Signal::SIGINT).is_err() {
             return;
         }
-        if !wait_gone(self.pid, STOP_TIME) {
+        if !wait_gone(pid, STOP_TIME) {
             tracing::warn!(
                 pid = self.pid(),
                 "PostgreSQL does not stop; it is killed, and will recover at the next start"
             );
             // It may have ended in between.
-            let _ = kill(self.pid, Signal::SIGQUIT);
-            wait_gone(self.pid, STOP_TIME);
+            let _ = kill(pid, Signal::SIGQUIT);
+            wait_gone(pid, STOP_TIME);
         }
     }
 
@@ -156,7 +176,7 @@ impl PrivatePostgres {
         let socket = self.sockets.join(format!(".s.PGSQL.{PORT}"));
         let began = Instant::now();
         while began.elapsed() < START_TIME {
-            if !alive(self.pid) {
+            if !alive(Pid::from_raw(self.pid())) {
                 return Err(failed("PostgreSQL ended at its start", log));
             }
             if is_ready(&socket) {
@@ -244,7 +264,7 @@ fn spawn(
     cluster: &Path,
     sockets: &Path,
     log: &Path,
-) -> Result<Pid, PrivatePostgresError> {
+) -> Result<Arc<Supervised>, PrivatePostgresError> {
     let output = fs::OpenOptions::new()
         .create(true)
         .append(true)
@@ -284,28 +304,64 @@ fn spawn(
     // A thread of its own that lives as long as the server: the system ties the server's life to
     // the thread that started it.
     let (tell, told) = mpsc::channel();
+    let supervised = Arc::new(Supervised::default());
+    let shared = Arc::clone(&supervised);
     thread::Builder::new()
         .name("postgres".to_owned())
-        .spawn(move || {
-            let child: std::io::Result<Child> = command.spawn();
-            match child {
-                Ok(mut child) => {
-                    // The receiver waits for exactly this.
-                    let _ = tell.send(Ok(Pid::from_raw(child.id().cast_signed())));
-                    if let Err(error) = child.wait() {
-                        tracing::warn!(%error, "PostgreSQL's end could not be seen");
-                    }
-                }
-                Err(error) => {
-                    let _ = tell.send(Err(error));
-                }
-            }
-        })
+        .spawn(move || supervise(&mut command, &shared, &tell))
         .map_err(io("cannot start a thread"))?;
     let started = told
         .recv()
         .map_err(|_| failed("PostgreSQL could not be started", log))?;
-    started.map_err(io(format!("cannot run {}", binaries.postgres.display())))
+    started.map_err(io(format!("cannot run {}", binaries.postgres.display())))?;
+    Ok(supervised)
+}
+
+/// Starts the server, and starts it again when it ends without having been asked to.
+fn supervise(
+    command: &mut Command,
+    supervised: &Supervised,
+    tell: &mpsc::Sender<std::io::Result<()>>,
+) {
+    let mut pause = RESTART_PAUSE;
+    loop {
+        let began = Instant::now();
+        match command.spawn() {
+            Ok(mut child) => {
+                supervised.pid.store(child.id().cast_signed(), Release);
+                if supervised.stopping.load(Acquire)
+                    && let Err(error) =
+                        kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGINT)
+                {
+                    tracing::debug!(%error, "PostgreSQL ended by itself");
+                }
+                // The receiver waits for the first start alone.
+                let _ = tell.send(Ok(()));
+                if let Err(error) = child.wait() {
+                    tracing::warn!(%error, "PostgreSQL's end could not be seen");
+                }
+            }
+            Err(error) => {
+                tracing::error!(%error, "PostgreSQL cannot be started");
+                let _ = tell.send(Err(error));
+            }
+        }
+        if supervised.stopping.load(Acquire) {
+            return;
+        }
+        if began.elapsed() > RESTART_MAX_PAUSE {
+            pause = RESTART_PAUSE;
+        }
+        tracing::error!(
+            ms = pause.as_millis(),
+            "PostgreSQL ended; it is started again"
+        );
+        thread::sleep(pause);
+        pause = (pause * 2).min(RESTART_MAX_PAUSE);
+        if supervised.stopping.load(Acquire) {
+            return;
+        }
+    }
 }
 
 /// Stops a server that a killed picloud left behind.

@@ -8,11 +8,13 @@ use std::{
 
 use anyhow::{Context, Result};
 use picloud_executor_core::{InProcessExecutor, RhaiChecker};
-use picloud_manager_core::{AdminState, Deployer, DeployerOptions, git::LocalPath, keys};
+use picloud_manager_core::{
+    AdminState, Deployer, DeployerOptions, Sources, git::LocalPath, keys, work_tree::WorkTree,
+};
 use picloud_orchestrator_core::{
     Ingress, IngressOptions, Recorder, RecorderOptions, SnapshotHolder,
 };
-use picloud_shared::{Clock, Executor, KeyId, Scope, SourceId, SystemClock};
+use picloud_shared::{Clock, Executor, KeyId, Scope, SourceId, SystemClock, plan::LiveVersion};
 use picloud_store::{SourceKind, SourceRecord, Store, StoreOptions, keys::NewKey};
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 
@@ -44,8 +46,10 @@ pub fn store_options(max_connections: u32) -> StoreOptions {
 pub struct Server {
     /// Where it answers.
     pub url: String,
-    /// What it deploys.
-    pub deployer: Option<Arc<Deployer>>,
+    /// What it deploys from.
+    pub sources: Arc<Sources>,
+    /// The source that the command line named.
+    pub named: Option<Arc<Deployer>>,
     /// Runs that did not end well, as they come.
     pub recorder: Arc<Recorder>,
     /// What is served.
@@ -59,12 +63,22 @@ pub struct Server {
 
 /// What a source is given as on the command line.
 #[derive(Debug, Clone)]
-pub struct LocalSource {
-    /// A repository, or a folder in one.
-    pub path: PathBuf,
-    /// `None`: the one that is checked out.
-    pub branch: Option<String>,
+pub enum NamedSource {
+    /// The commits of a repository on this machine, or of a folder in one.
+    Local {
+        /// Where it is.
+        path: PathBuf,
+        /// `None`: the one that is checked out.
+        branch: Option<String>,
+    },
+    /// The files of a folder as they are saved.
+    WorkTree(PathBuf),
+    /// A repository of ours, to be pushed to.
+    Hosted,
 }
+
+/// The name of the hosted repository that `up` makes.
+const HOSTED_NAME: &str = "default";
 
 impl Server {
     /// Starts everything but the deployments. What was kept on disk is served at once, with or
@@ -74,7 +88,7 @@ impl Server {
         data: &DataDir,
         database_url: &str,
         listener: std::net::TcpListener,
-        source: Option<&LocalSource>,
+        source: Option<&NamedSource>,
         token: &str,
     ) -> Result<Self> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
@@ -124,14 +138,25 @@ impl Server {
             Arc::clone(&holder),
             stopped,
         ));
-        let deployer = match source {
-            Some(source) => Some(deployer(&store, &clock, &holder, source).await?),
+        let sources = Sources::new(
+            DeployerOptions {
+                store: store.clone(),
+                clock: Arc::clone(&clock),
+                checker: Arc::new(RhaiChecker::new()),
+                served: holder.watch(),
+                finished: tokio::sync::broadcast::channel(256).0,
+            },
+            data.path().to_owned(),
+        );
+        let named = match source {
+            Some(source) => Some(name_source(&sources, &clock, data, source).await?),
             None => None,
         };
+        sources.open().await.context("the sources cannot be read")?;
         late.set(picloud_manager_core::router(AdminState {
             store: store.clone(),
             clock,
-            deployers: Arc::new(deployer.iter().cloned().collect()),
+            sources: Arc::clone(&sources),
             served: holder.watch(),
             version: env!("CARGO_PKG_VERSION"),
             owns_domain: {
@@ -142,7 +167,8 @@ impl Server {
         let running_file = data.path().join(RUNNING_FILE);
         Ok(Self {
             url,
-            deployer,
+            sources,
+            named,
             recorder,
             holder,
             stop,
@@ -151,6 +177,11 @@ impl Server {
             store,
             running_file,
         })
+    }
+
+    /// What is live in the database.
+    pub async fn live_version(&self) -> Result<LiveVersion> {
+        Ok(self.store.live_version().await?)
     }
 
     /// Says on disk how the server is reached.
@@ -258,39 +289,62 @@ async fn insert_owner_key(store: &Store, clock: &dyn Clock, token: &str) -> Resu
         .context("the owner key cannot be kept")
 }
 
-async fn deployer(
-    store: &Store,
+async fn name_source(
+    sources: &Arc<Sources>,
     clock: &Arc<dyn Clock>,
-    holder: &Arc<SnapshotHolder>,
-    source: &LocalSource,
+    data: &DataDir,
+    source: &NamedSource,
 ) -> Result<Arc<Deployer>> {
-    let path = LocalPath::find(&source.path)?;
-    let full = source
-        .path
-        .canonicalize()
-        .context("cannot find the repository")?;
-    let record = SourceRecord {
-        id: SourceId(clock.new_id()),
-        name: "local".parse().context("a good name")?,
-        kind: SourceKind::Local,
-        url: full.display().to_string(),
-        branch: source.branch.clone(),
-        path: path.prefix.clone(),
-        live_commit: None,
-        suspended: false,
-        created_at: clock.now(),
+    let record = |name: &str, kind, url: String, branch: Option<String>, path: String| {
+        anyhow::Ok(SourceRecord {
+            id: SourceId(clock.new_id()),
+            name: name.parse().context("a good name")?,
+            kind,
+            url,
+            branch,
+            path,
+            interval: None,
+            webhook_secret: None,
+            forge: None,
+            live_commit: None,
+            settled_head: None,
+            approved_commit: None,
+            suspended: false,
+            created_at: clock.now(),
+        })
     };
-    let record = store
-        .upsert_source(&record)
-        .await
-        .context("the source cannot be kept")?;
-    let options = DeployerOptions {
-        store: store.clone(),
-        clock: Arc::clone(clock),
-        checker: Arc::new(RhaiChecker::new()),
-        served: holder.watch(),
+    let full = |path: &Path| {
+        let full = path.canonicalize();
+        full.with_context(|| format!("cannot find {}", path.display()))
     };
-    Ok(Deployer::new(options, record, path))
+    match source {
+        NamedSource::Local { path, branch } => {
+            let found = LocalPath::find(path)?;
+            let url = full(path)?.display().to_string();
+            let record = record(
+                "local",
+                SourceKind::Local,
+                url,
+                branch.clone(),
+                found.prefix,
+            )?;
+            Ok(sources.put(&record).await?)
+        }
+        NamedSource::WorkTree(path) => {
+            let url = full(path)?.display().to_string();
+            let git_dir = data.path().join("dev.git");
+            let tree = WorkTree::new(path, git_dir, Arc::clone(clock))?;
+            let prefix = tree.prefix().to_owned();
+            let record = record("local", SourceKind::Local, url, None, prefix)?;
+            Ok(sources.put_work_tree(&record, tree).await?)
+        }
+        NamedSource::Hosted => {
+            let branch = Some("main".to_owned());
+            let kind = SourceKind::Hosted;
+            let record = record(HOSTED_NAME, kind, String::new(), branch, String::new())?;
+            Ok(sources.put(&record).await?)
+        }
+    }
 }
 
 /// Once a day: partitions of the next days, old history dropped. Expired kv entries: when the

@@ -22,6 +22,8 @@ pub struct Apply<'a> {
     pub source: SourceId,
     /// Which commit.
     pub commit: &'a CommitId,
+    /// The branch's head that is dealt with by this: the commit itself, but for a rollback.
+    pub head: &'a CommitId,
     /// What is to be done.
     pub plan: &'a Plan,
     /// Contents that the database may lack.
@@ -132,9 +134,10 @@ impl Store {
             .await?;
         writer.pin(&mut transaction, apply.plan).await?;
         sqlx::query!(
-            "UPDATE sources SET live_commit = $2 WHERE id = $1",
+            "UPDATE sources SET live_commit = $2, settled_head = $3, approved_commit = NULL WHERE id = $1",
             apply.source.0,
-            apply.commit.as_str()
+            apply.commit.as_str(),
+            apply.head.as_str(),
         )
         .execute(&mut *transaction)
         .await?;
@@ -159,6 +162,61 @@ impl Store {
             .collect();
         Ok(Applied { version, ids })
     }
+}
+
+impl Store {
+    /// Forgets a source. Its apps stop at once; their data is kept like that of any pruned app.
+    pub async fn delete_source(&self, id: SourceId, now: DateTime<Utc>) -> Result<(), StoreError> {
+        let mut transaction = self.pool().begin().await?;
+        sqlx::query("SET LOCAL picloud.applying = 'on'")
+            .execute(&mut *transaction)
+            .await?;
+        let version = live::lock_version(&mut transaction).await?;
+        let generation = version.generation + 1;
+        let apps = sqlx::query_scalar!(
+            "SELECT id FROM apps WHERE source_id = $1 AND pruned_at IS NULL",
+            id.0
+        )
+        .fetch_all(&mut *transaction)
+        .await?;
+        prune(&mut transaction, &apps, now, generation + version.edits).await?;
+        sqlx::query!("DELETE FROM sources WHERE id = $1", id.0)
+            .execute(&mut *transaction)
+            .await?;
+        sqlx::query!("UPDATE live_state SET generation = $1", generation)
+            .execute(&mut *transaction)
+            .await?;
+        sqlx::query("SELECT pg_notify($1, $2)")
+            .bind(GENERATION)
+            .bind(generation.to_string())
+            .execute(&mut *transaction)
+            .await?;
+        transaction.commit().await?;
+        Ok(())
+    }
+}
+
+/// Stops apps: what they declared goes, their data stays.
+async fn prune(
+    connection: &mut PgConnection,
+    apps: &[Uuid],
+    now: DateTime<Utc>,
+    touched: i64,
+) -> Result<(), StoreError> {
+    if apps.is_empty() {
+        return Ok(());
+    }
+    rows::delete_children(connection, apps).await?;
+    rows::delete_triggers(connection, apps, &[]).await?;
+    sqlx::query!(
+        "UPDATE apps SET pruned_at = $2, pinned_commit = NULL, touched = $3 WHERE id = ANY($1)",
+        apps,
+        now,
+        touched,
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
 }
 
 /// Writes rows for the apps of one plan.
@@ -239,20 +297,7 @@ impl Writer {
             .filter(|(_, app)| app.action == AppAction::Remove)
             .filter_map(|(name, _)| self.ids.get(name).copied())
             .collect();
-        if removed.is_empty() {
-            return Ok(());
-        }
-        rows::delete_children(connection, &removed).await?;
-        rows::delete_triggers(connection, &removed, &[]).await?;
-        sqlx::query!(
-            "UPDATE apps SET pruned_at = $2, pinned_commit = NULL, touched = $3 WHERE id = ANY($1)",
-            &removed,
-            self.now,
-            self.touched,
-        )
-        .execute(connection)
-        .await?;
-        Ok(())
+        prune(connection, &removed, self.now, self.touched).await
     }
 
     /// Keeps back the apps that are invalid in this commit, and releases those that are valid again.

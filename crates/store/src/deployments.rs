@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use picloud_shared::{
-    DeploymentId, SourceId, SourceName,
+    CommitId, DeploymentId, SourceId, SourceName,
     deployment::{Deployment, DeploymentStatus},
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -74,7 +74,7 @@ pub(crate) async fn write(
         deployment.id.0,
         source.0,
         deployment.commit.as_str(),
-        deployment.previous_commit.as_ref().map(picloud_shared::CommitId::as_str),
+        deployment.previous_commit.as_ref().map(CommitId::as_str),
         deployment.author,
         deployment.message,
         deployment.status.as_str(),
@@ -96,14 +96,26 @@ fn json<T: Serialize>(value: &T) -> Json<&T> {
 }
 
 impl Store {
-    /// Writes a deployment, or what became of it.
+    /// Writes a deployment that changed nothing, and the head that is dealt with by it, where it is.
     pub async fn record_deployment(
         &self,
         source: SourceId,
         deployment: &Deployment,
+        head: Option<&CommitId>,
     ) -> Result<(), StoreError> {
-        let mut connection = self.pool().acquire().await?;
-        write(&mut connection, source, deployment).await
+        let mut transaction = self.pool().begin().await?;
+        write(&mut transaction, source, deployment).await?;
+        if let Some(head) = head {
+            sqlx::query!(
+                "UPDATE sources SET settled_head = $2 WHERE id = $1",
+                source.0,
+                head.as_str(),
+            )
+            .execute(&mut *transaction)
+            .await?;
+        }
+        transaction.commit().await?;
+        Ok(())
     }
 
     /// Writes how long a deployment took, once it is served.

@@ -28,7 +28,7 @@ pub use error::StoreError;
 pub use listen::{Notification, Notifications};
 pub use page::Page;
 pub use snapshot::SnapshotDelta;
-pub use sources::{SourceKind, SourceRecord};
+pub use sources::{Forge, SourceKind, SourceRecord};
 
 /// The migrations of this version: forward only.
 pub static MIGRATOR: Migrator = sqlx::migrate!("../../migrations");

@@ -67,9 +67,9 @@ pub(crate) async fn load(
 ) -> Result<BTreeMap<Uuid, LoadedApp>, StoreError> {
     let rows = sqlx::query_as!(
         AppRow,
-        "SELECT id, source_id, pinned_commit, touched, name, dir, description, static_dir, http_allow, timeout_ms,
+        r#"SELECT id, source_id AS "source_id!", pinned_commit, touched, name, dir, description, static_dir, http_allow, timeout_ms,
            memory, operations, concurrency, request_body, response_body
-         FROM apps WHERE pruned_at IS NULL AND ($1::uuid[] IS NULL OR id = ANY($1))",
+         FROM apps WHERE pruned_at IS NULL AND ($1::uuid[] IS NULL OR id = ANY($1))"#,
         ids as _,
     )
     .fetch_all(&mut *connection)

@@ -11,6 +11,7 @@ use picloud_shared::{
     plan::LiveVersion,
     snapshot::{ScriptSource, SourceSnapshot},
 };
+use sha1::{Digest, Sha1};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
@@ -109,15 +110,27 @@ async fn load_apps(
         .collect()
 }
 
+/// The id that git gives to this content: that of the row, unless somebody changed it by hand.
+/// What is compiled is kept by this id, so it has to be the right one.
+pub(crate) fn actual_id(stored: &BlobId, text: &str) -> BlobId {
+    let digest = Sha1::new()
+        .chain_update(format!("blob {}\0", text.len()))
+        .chain_update(text)
+        .finalize();
+    let id: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    id.parse().unwrap_or_else(|_| stored.clone())
+}
+
 fn snapshot(app: LoadedApp, texts: &BTreeMap<String, Arc<str>>) -> Result<AppSnapshot, StoreError> {
     let mut scripts = BTreeMap::new();
     for (path, script) in &app.spec.scripts {
         let missing = || StoreError::Corrupt(format!("script_blobs lacks {}", script.blob));
+        let text = texts.get(script.blob.as_str()).ok_or_else(missing)?;
         let source = ScriptSource {
             path: path.clone(),
             kind: script.kind,
-            blob: script.blob.clone(),
-            text: Arc::clone(texts.get(script.blob.as_str()).ok_or_else(missing)?),
+            blob: actual_id(&script.blob, text),
+            text: Arc::clone(text),
         };
         scripts.insert(path.clone(), Arc::new(source));
     }

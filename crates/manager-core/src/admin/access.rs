@@ -32,7 +32,7 @@ macro_rules! needs {
     };
 }
 
-needs!(AppView true, SourceView true, SourceSync false, DeploymentView true, PlanCreate true, RunView true, KeyManage true);
+needs!(AppView true, SourceView true, SourceSync false, SourceManage false, DeploymentView true, PlanCreate true, RunView true, KeyManage true);
 
 /// Somebody whose key is valid.
 pub(super) struct Caller(pub(super) KeyRecord);

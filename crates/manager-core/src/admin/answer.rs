@@ -131,6 +131,11 @@ impl ListQuery {
     }
 }
 
+/// A body, as JSON.
+pub(super) fn read<T: serde::de::DeserializeOwned>(body: &[u8]) -> Answer<T> {
+    serde_json::from_slice(body).map_err(|error| Problem::invalid(format!("the body: {error}")))
+}
+
 /// A list's answer.
 pub(super) fn page<T>(page: &Page<T>, show: impl Fn(&T) -> Value) -> Json<Value> {
     let items: Vec<Value> = page.items.iter().map(show).collect();

@@ -3,15 +3,20 @@
 use axum::{
     Json,
     extract::{Path, Query, State},
+    http::StatusCode,
 };
-use picloud_shared::{AppName, DeploymentId, deployment::Deployment};
+use picloud_shared::{
+    AppName, DeploymentId,
+    deployment::{Deployment, DeploymentStatus},
+};
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{
     AdminState,
-    access::{Authorized, DeploymentView},
+    access::{Authorized, DeploymentView, SourceSync},
     answer::{Answer, ListQuery, Problem, page},
+    keys::audit,
 };
 
 #[derive(Deserialize)]
@@ -47,6 +52,45 @@ pub(super) async fn show(
     let mut deployment = found.ok_or_else(|| Problem::not_found("deployment"))?;
     confine(&mut deployment, caller.only());
     Ok(Json(show_value(&deployment)))
+}
+
+/// Lets a deployment go that was held because it removes much.
+pub(super) async fn approve(
+    State(state): State<AdminState>,
+    caller: Authorized<SourceSync>,
+    Path(id): Path<String>,
+) -> Answer {
+    let id: DeploymentId = id.parse().map_err(|_| Problem::not_found("deployment"))?;
+    let found = state.store.deployment(id).await?;
+    let deployment = found.ok_or_else(|| Problem::not_found("deployment"))?;
+    if deployment.status != DeploymentStatus::Held {
+        return Err(Problem::new(
+            StatusCode::CONFLICT,
+            "not_held",
+            format!("the deployment is {}, not held", deployment.status.as_str()),
+        ));
+    }
+    let source = super::sources::find(&state, deployment.source.as_str()).await?;
+    state
+        .store
+        .approve_commit(source.id, &deployment.commit)
+        .await?;
+    let detail = json!({ "commit": deployment.commit });
+    audit(
+        &state,
+        &caller,
+        "deployment.approve",
+        &id.to_string(),
+        detail,
+    )
+    .await?;
+    let deployer = state.sources.get(&source.name);
+    let deployer =
+        deployer.ok_or_else(|| Problem::unavailable("this process does not deploy the source"))?;
+    let done = deployer.sync().await;
+    done.map_err(|error| Problem::unavailable(error.to_string()))?;
+    let after = state.store.deployment(id).await?.unwrap_or(deployment);
+    Ok(Json(show_value(&after)))
 }
 
 /// The key of one app sees what concerns that app.

@@ -1,6 +1,6 @@
 //! What a tree would change: a tar of it, or a revision of a source.
 
-use std::{collections::BTreeMap, io::Read};
+use std::{collections::BTreeMap, io::Read, sync::Arc};
 
 use axum::{
     Json,
@@ -36,6 +36,7 @@ pub(super) async fn create(
     body: Bytes,
 ) -> Answer {
     let deployer = source(&state, which.source.as_deref())?;
+    let deployer = deployer.as_ref();
     let kind = headers
         .get(header::CONTENT_TYPE)
         .and_then(|value| value.to_str().ok())
@@ -66,15 +67,13 @@ pub(super) async fn create(
     Ok(Json(answer))
 }
 
-fn source<'s>(state: &'s AdminState, name: Option<&str>) -> Answer<&'s Deployer> {
-    let mut deployers = state.deployers.iter();
+fn source(state: &AdminState, name: Option<&str>) -> Answer<Arc<Deployer>> {
+    let mut deployers = state.sources.all().into_iter();
     let found = match name {
-        Some(name) => deployers.find(|deployer| deployer.source_name().as_str() == name),
+        Some(name) => deployers.find(|deployer| deployer.source().name.as_str() == name),
         None => deployers.next(),
     };
-    found
-        .map(AsRef::as_ref)
-        .ok_or_else(|| Problem::not_found("source"))
+    found.ok_or_else(|| Problem::not_found("source"))
 }
 
 /// The files of a tar, in memory. Links and paths that lead outside are refused.

@@ -1,21 +1,29 @@
 //! Sources.
 
+use std::sync::Arc;
+
 use axum::{
     Json,
+    body::Bytes,
     extract::{Path, Query, State},
     http::StatusCode,
 };
-use picloud_store::SourceRecord;
+use picloud_shared::{SourceId, SourceName, duration, sdk::SecretValue};
+use picloud_store::{Forge, SourceKind, SourceRecord};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{
     AdminState,
-    access::{Authorized, SourceSync, SourceView},
-    answer::{Answer, ListQuery, Problem},
+    access::{Authorized, SourceManage, SourceSync, SourceView},
+    answer::{Answer, ListQuery, Problem, read},
     keys::audit,
 };
-use crate::reconcile::DeployError;
+use crate::{
+    mirror::shown_url,
+    reconcile::{DeployError, Deployer},
+    sources::SourceError,
+};
 
 pub(super) async fn list(
     State(state): State<AdminState>,
@@ -28,7 +36,7 @@ pub(super) async fn list(
         .sources()
         .await?
         .iter()
-        .map(show_value)
+        .map(|source| show_value(&state, source))
         .collect();
     Ok(Json(json!({ "items": items, "next_cursor": null })))
 }
@@ -47,13 +55,188 @@ pub(super) async fn show(
     _: Authorized<SourceView>,
     Path(name): Path<String>,
 ) -> Answer {
-    Ok(Json(show_value(&find(&state, &name).await?)))
+    Ok(Json(show_value(&state, &find(&state, &name).await?)))
+}
+
+/// What a source is declared as.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Body {
+    kind: String,
+    #[serde(default)]
+    url: Option<String>,
+    #[serde(default)]
+    branch: Option<String>,
+    #[serde(default)]
+    path: Option<String>,
+    #[serde(default)]
+    interval: Option<String>,
+    #[serde(default)]
+    webhook_secret: Option<String>,
+    #[serde(default)]
+    forge: Option<ForgeBody>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ForgeBody {
+    kind: String,
+    #[serde(default)]
+    api_url: Option<String>,
+    #[serde(default)]
+    token: Option<String>,
+}
+
+const FORGES: [&str; 5] = ["github", "gitlab", "gitea", "forgejo", "bitbucket"];
+
+impl Body {
+    fn record(self, name: SourceName, state: &AdminState) -> Answer<SourceRecord> {
+        let kind = SourceKind::parse(&self.kind)
+            .ok_or_else(|| Problem::invalid("kind must be local, hosted or remote"))?;
+        let url = self.url.unwrap_or_default();
+        if kind != SourceKind::Hosted && url.is_empty() {
+            return Err(Problem::invalid("url must name the repository"));
+        }
+        let plain = |text: &str| !text.starts_with('-') && !text.chars().any(char::is_control);
+        if !plain(&url) {
+            return Err(Problem::invalid("url is no address of a repository"));
+        }
+        let branch = self.branch.filter(|branch| !branch.is_empty());
+        if branch
+            .as_deref()
+            .is_some_and(|branch| !git2::Reference::is_valid_name(&format!("refs/heads/{branch}")))
+        {
+            return Err(Problem::invalid("branch is no name of a branch"));
+        }
+        let path = self.path.unwrap_or_default();
+        let path = path.trim_matches('/');
+        if path.split('/').any(|part| part == ".." || part == ".") || !plain(path) {
+            return Err(Problem::invalid(
+                "path must be a folder below the repository's root",
+            ));
+        }
+        let interval = match self.interval.as_deref().map(duration::milliseconds) {
+            None => None,
+            Some(Some(ms)) if (1_000..=86_400_000).contains(&ms) => {
+                Some(std::time::Duration::from_millis(ms))
+            }
+            Some(_) => {
+                return Err(Problem::invalid(
+                    "interval must be from 1s to 24h, like \"3m\"",
+                ));
+            }
+        };
+        let forge = match self.forge {
+            Some(forge) if !FORGES.contains(&forge.kind.as_str()) => {
+                return Err(Problem::invalid(format!(
+                    "forge.kind must be one of {}",
+                    FORGES.join(", ")
+                )));
+            }
+            Some(forge) => Some(Forge {
+                kind: forge.kind,
+                api_url: forge.api_url,
+                token: forge.token.map(|token| SecretValue(token.into())),
+            }),
+            None => None,
+        };
+        Ok(SourceRecord {
+            id: SourceId(state.clock.new_id()),
+            name,
+            kind,
+            url,
+            // A local source follows what is checked out unless it is told otherwise.
+            branch: branch.or_else(|| (kind != SourceKind::Local).then(|| "main".to_owned())),
+            path: path.to_owned(),
+            interval,
+            webhook_secret: self
+                .webhook_secret
+                .filter(|secret| !secret.is_empty())
+                .map(|secret| SecretValue(secret.into())),
+            forge,
+            live_commit: None,
+            settled_head: None,
+            approved_commit: None,
+            suspended: false,
+            created_at: state.clock.now(),
+        })
+    }
+}
+
+pub(super) async fn put(
+    State(state): State<AdminState>,
+    caller: Authorized<SourceManage>,
+    Path(name): Path<String>,
+    body: Bytes,
+) -> Answer<(StatusCode, Json<Value>)> {
+    let name: SourceName = name
+        .parse()
+        .map_err(|error| Problem::invalid(format!("a source's name {error}")))?;
+    let body: Body = read(&body)?;
+    let existed = state.store.source(&name).await?.is_some();
+    let record = body.record(name, &state)?;
+    let put = state.sources.put(&record).await;
+    let deployer = put.map_err(|error| match error {
+        SourceError::Git(error) => Problem::invalid(error.to_string()),
+        SourceError::Store(error) => error.into(),
+    })?;
+    audit(
+        &state,
+        &caller,
+        "source.put",
+        record.name.as_str(),
+        json!({ "kind": record.kind.as_str(), "url": shown_url(&record.url), "branch": record.branch }),
+    )
+    .await?;
+    state.sources.run();
+    let status = if existed {
+        StatusCode::OK
+    } else {
+        StatusCode::CREATED
+    };
+    Ok((status, Json(show_value(&state, deployer.source()))))
+}
+
+pub(super) async fn remove(
+    State(state): State<AdminState>,
+    caller: Authorized<SourceManage>,
+    Path(name): Path<String>,
+) -> Answer<StatusCode> {
+    let source = find(&state, &name).await?;
+    // Its deployer first, so that nothing of it is applied any more.
+    state.sources.remove(&source.name);
+    state
+        .store
+        .delete_source(source.id, state.clock.now())
+        .await?;
+    audit(
+        &state,
+        &caller,
+        "source.delete",
+        source.name.as_str(),
+        json!({}),
+    )
+    .await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 #[derive(Deserialize)]
 pub(super) struct Sync {
     #[serde(default)]
     wait: bool,
+}
+
+fn deployer(state: &AdminState, source: &SourceRecord) -> Answer<Arc<Deployer>> {
+    let found = state.sources.get(&source.name);
+    found.ok_or_else(|| Problem::unavailable("this process does not deploy the source"))
+}
+
+fn stalled(error: DeployError) -> Problem {
+    match error {
+        DeployError::Waiting(_) => Problem::unavailable(error.to_string()),
+        DeployError::NoSuchCommit(_) => Problem::invalid(error.to_string()),
+        error => Problem::new(StatusCode::CONFLICT, "stalled", error.to_string()),
+    }
 }
 
 pub(super) async fn sync(
@@ -63,33 +246,14 @@ pub(super) async fn sync(
     Query(query): Query<Sync>,
 ) -> Answer<(StatusCode, Json<Value>)> {
     let source = find(&state, &name).await?;
-    let deployer = state
-        .deployers
-        .iter()
-        .find(|deployer| *deployer.source_name() == source.name);
-    let deployer = deployer
-        .cloned()
-        .ok_or_else(|| Problem::unavailable("this process does not deploy the source"))?;
-    audit(
-        &state,
-        &caller,
-        "source.sync",
-        source.name.as_str(),
-        json!({}),
-    )
-    .await?;
+    let deployer = deployer(&state, &source)?;
+    let target = source.name.as_str();
+    audit(&state, &caller, "source.sync", target, json!({})).await?;
     if !query.wait {
-        tokio::spawn(async move {
-            if let Err(error) = deployer.sync().await {
-                tracing::error!(%error, "the sync that was asked for failed");
-            }
-        });
+        deployer.kick();
         return Ok((StatusCode::ACCEPTED, Json(json!({ "source": source.name }))));
     }
-    let made = deployer.sync().await.map_err(|error| match error {
-        DeployError::Waiting(_) => Problem::unavailable(error.to_string()),
-        error => Problem::new(StatusCode::CONFLICT, "stalled", error.to_string()),
-    })?;
+    let made = deployer.sync().await.map_err(stalled)?;
     let deployment = match made {
         Some(deployment) => Some(deployment.as_ref().clone()),
         None => state.store.last_deployment(&source.name).await?,
@@ -103,15 +267,88 @@ pub(super) async fn sync(
     }
 }
 
-fn show_value(source: &SourceRecord) -> Value {
+pub(super) async fn suspend(
+    State(state): State<AdminState>,
+    caller: Authorized<SourceSync>,
+    Path(name): Path<String>,
+) -> Answer {
+    set_suspended(&state, &caller, &name, true).await
+}
+
+pub(super) async fn resume(
+    State(state): State<AdminState>,
+    caller: Authorized<SourceSync>,
+    Path(name): Path<String>,
+) -> Answer {
+    set_suspended(&state, &caller, &name, false).await
+}
+
+async fn set_suspended(
+    state: &AdminState,
+    caller: &Authorized<SourceSync>,
+    name: &str,
+    suspended: bool,
+) -> Answer {
+    let source = find(state, name).await?;
+    state.store.suspend_source(source.id, suspended).await?;
+    let action = if suspended {
+        "source.suspend"
+    } else {
+        "source.resume"
+    };
+    audit(state, caller, action, source.name.as_str(), json!({})).await?;
+    if !suspended && let Some(deployer) = state.sources.get(&source.name) {
+        deployer.kick();
+    }
+    Ok(Json(show_value(state, &find(state, name).await?)))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Rollback {
+    commit: String,
+}
+
+pub(super) async fn rollback(
+    State(state): State<AdminState>,
+    caller: Authorized<SourceSync>,
+    Path(name): Path<String>,
+    body: Bytes,
+) -> Answer {
+    let source = find(&state, &name).await?;
+    let body: Rollback = read(&body)?;
+    let deployer = deployer(&state, &source)?;
+    let detail = json!({ "commit": body.commit });
+    let deployment = deployer.rollback(&body.commit).await.map_err(stalled)?;
+    audit(
+        &state,
+        &caller,
+        "source.rollback",
+        source.name.as_str(),
+        detail,
+    )
+    .await?;
+    Ok(Json(super::deployments::show_value(&deployment)))
+}
+
+fn show_value(state: &AdminState, source: &SourceRecord) -> Value {
+    let running = state.sources.get(&source.name);
+    let forge = source.forge.as_ref().map(|forge| {
+        json!({ "kind": forge.kind, "api_url": forge.api_url, "token_set": forge.token.is_some() })
+    });
     json!({
         "id": source.id,
         "name": source.name,
         "kind": source.kind.as_str(),
-        "url": source.url,
+        "url": shown_url(&source.url),
         "branch": source.branch,
         "path": source.path,
+        "interval_ms": source.interval.map(|interval| u64::try_from(interval.as_millis()).unwrap_or(u64::MAX)),
+        "webhook_secret_set": source.webhook_secret.is_some(),
+        "forge": forge,
         "commit": source.live_commit,
+        "head": source.settled_head,
         "suspended": source.suspended,
+        "error": running.and_then(|deployer| deployer.trouble()),
     })
 }

@@ -1,36 +1,41 @@
 //! `picloud up` and `picloud serve`
 
-use std::{net::TcpListener, path::PathBuf, sync::Arc};
+use std::{net::TcpListener, path::PathBuf};
 
 use anyhow::{Context, Result, bail};
 use picloud_manager_core::keys::FreshKey;
-use picloud_shared::{Diagnostic, deployment::Deployment};
+use picloud_shared::{Diagnostic, deployment::Deployment, plan::LiveVersion};
+use picloud_store::SourceKind;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use super::{Ending, print, short};
 use crate::{
-    cli::{LogFormat, Role, ServeArgs, UpArgs},
+    cli::{DevArgs, LogFormat, Role, ServeArgs, UpArgs},
     config::ServerConfig,
     data_dir::{DataDir, write_private},
     private_postgres::PrivatePostgres,
-    server::{LocalSource, STACK, Server},
+    server::{NamedSource, STACK, Server},
     terminal::{Style, framed, milliseconds, printable},
 };
 
 /// The whole platform, for one machine.
 pub fn up(args: &UpArgs) -> Result<Ending> {
     let config = ServerConfig::resolve(&args.server)?;
-    let Some(path) = &args.path else {
-        bail!(
-            "name a git repository: `picloud up PATH` (hosted repositories are not available yet)"
-        );
-    };
-    let source = LocalSource {
-        path: path.clone(),
-        branch: args.branch.clone(),
+    let source = match &args.path {
+        Some(path) => NamedSource::Local {
+            path: path.clone(),
+            branch: args.branch.clone(),
+        },
+        None => NamedSource::Hosted,
     };
     run(&config, Some(source))
+}
+
+/// The same for a folder's files, as they are saved.
+pub fn dev(args: &DevArgs) -> Result<Ending> {
+    let config = ServerConfig::resolve(&args.server)?;
+    run(&config, Some(NamedSource::WorkTree(args.path.clone())))
 }
 
 /// The same for production: nothing is made up.
@@ -47,18 +52,24 @@ pub fn serve(args: &ServeArgs) -> Result<Ending> {
             "`serve` makes no key up: set PICLOUD_ADMIN_TOKEN (make one with `openssl rand -hex 32`)"
         );
     }
-    let source = args.path.as_ref().map(|path| LocalSource {
+    let source = args.path.as_ref().map(|path| NamedSource::Local {
         path: path.clone(),
         branch: args.branch.clone(),
     });
     run(&config, source)
 }
 
-fn run(config: &ServerConfig, source: Option<LocalSource>) -> Result<Ending> {
+fn run(config: &ServerConfig, source: Option<NamedSource>) -> Result<Ending> {
     log(config.log_format)?;
-    if let Some(source) = &source {
-        // Before anything is started: the most likely mistake.
-        picloud_manager_core::git::LocalPath::find(&source.path)?;
+    match &source {
+        // Before anything is started: the most likely mistakes.
+        Some(NamedSource::Local { path, .. }) => {
+            picloud_manager_core::git::LocalPath::find(path)?;
+        }
+        Some(NamedSource::WorkTree(path)) if !path.is_dir() => {
+            bail!("{} is not a folder", path.display());
+        }
+        _ => {}
     }
     let data = DataDir::open(&config.data_dir)?;
     let listener = TcpListener::bind(config.listen).with_context(|| {
@@ -107,7 +118,7 @@ async fn live(
     data: &DataDir,
     database_url: &str,
     listener: TcpListener,
-    source: Option<LocalSource>,
+    source: Option<NamedSource>,
     token: &str,
     token_file: PathBuf,
 ) -> Result<()> {
@@ -120,34 +131,36 @@ async fn live(
         () = &mut stop => return Ok(()),
     };
     let style = Style::stdout();
-    if let Some(deployer) = &server.deployer {
-        let mut finished = deployer.subscribe();
-        // A first deployment that can't be made now is told, and tried again below.
-        if let Err(error) = deployer.sync().await {
-            tracing::error!(%error, "the first deployment failed");
-        }
+    let mut finished = server.sources.subscribe();
+    if let Some(deployer) = &server.named {
+        // One that can't be made now is told by the deployer, and tried again below.
+        let _ = deployer.sync().await;
         if let Ok(done) = finished.try_recv() {
             print(&deployment_lines(&done.0, style))?;
         }
-        tokio::spawn(Arc::clone(deployer).run());
-        tokio::spawn(async move {
-            while let Ok(done) = finished.recv().await {
-                if print(&deployment_lines(&done.0, style)).is_err() {
-                    return;
-                }
-            }
-        });
     }
+    server.sources.run();
+    tokio::spawn(async move {
+        use tokio::sync::broadcast::error::RecvError;
+        loop {
+            match finished.recv().await {
+                Ok(done) if print(&deployment_lines(&done.0, style)).is_ok() => {}
+                // Too many to show; they are all in the history.
+                Err(RecvError::Lagged(_)) => {}
+                _ => return,
+            }
+        }
+    });
     tell_failures(&server, style);
     let mut served = server.holder.watch();
-    if server.deployer.is_some() {
-        // An empty repository has nothing to wait for: what there is is served.
-        let first = tokio::time::timeout(
-            std::time::Duration::from_secs(5),
-            served.wait_for(Option::is_some),
-        );
-        if first.await.is_err() {
-            print("Nothing is deployed yet: waiting for the first commit.\n")?;
+    // What is live now may be newer than the snapshot that was kept.
+    if let Ok(live) = server.live_version().await
+        && live != LiveVersion::default()
+    {
+        let reached = served.wait_for(|served| served.is_some_and(|served| served >= live));
+        let reached = tokio::time::timeout(std::time::Duration::from_secs(5), reached);
+        if reached.await.is_err() {
+            print("What is live is not served yet.\n")?;
         }
     }
     server.announce(data, config.ready_file.as_deref(), token_file)?;
@@ -171,6 +184,23 @@ fn greeting(server: &Server, config: &ServerConfig, token: &str) -> Vec<String> 
         format!("admin API  {}/api/v1/admin/", server.url),
         format!("admin key  {shown}"),
     ];
+    let hosted = server
+        .sources
+        .all()
+        .into_iter()
+        .filter(|deployer| deployer.source().kind == SourceKind::Hosted);
+    for deployer in hosted {
+        let name = &deployer.source().name;
+        lines.push(String::new());
+        lines.push(format!(
+            "git remote add picloud {}/git/{name}.git",
+            server.url
+        ));
+        lines.push(
+            "git push picloud main        (any user name; the admin key is the password)"
+                .to_owned(),
+        );
+    }
     let mut apps: Vec<String> = server
         .holder
         .served()

@@ -40,16 +40,20 @@ pub(crate) struct Server {
 impl Server {
     /// Starts one on a repository, with a data directory of its own.
     pub(crate) fn start(repository: &Path) -> Self {
-        Self::on(reachable_folder(), repository)
+        Self::on(reachable_folder(), repository, None)
     }
 
-    fn on(data: TempDir, repository: &Path) -> Self {
+    fn on(data: TempDir, repository: &Path, database: Option<&str>) -> Self {
         let ready = data.path().join("ready.json");
         if ready.exists() {
             fs::remove_file(&ready).expect("the old ready file");
         }
         let log = fs::File::create(data.path().join("output")).expect("a log");
-        let mut child = command(&data, repository)
+        let mut command = command(&data, repository);
+        if let Some(url) = database {
+            command.env("DATABASE_URL", url);
+        }
+        let mut child = command
             .arg("--ready-file")
             .arg(&ready)
             .stdout(log.try_clone().expect("a log"))
@@ -77,6 +81,27 @@ impl Server {
             data,
             child,
         }
+    }
+
+    /// Starts one on a database that the test has.
+    pub(crate) fn start_on_database(repository: &Path, database: &str) -> Self {
+        Self::on(reachable_folder(), repository, Some(database))
+    }
+
+    /// Starts again on the same data and that database.
+    pub(crate) fn restart_on_database(mut self, repository: &Path, database: &str) -> Self {
+        let data = std::mem::replace(&mut self.data, reachable_folder());
+        drop(self);
+        Self::on(data, repository, Some(database))
+    }
+
+    /// The most memory that its process had.
+    pub(crate) fn peak_memory_mib(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()));
+        let status = status.expect("its status");
+        let line = status.lines().find(|line| line.starts_with("VmHWM"));
+        let kib = line.and_then(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok());
+        kib.expect("a number") / 1024
     }
 
     /// Its process.
@@ -121,7 +146,7 @@ impl Server {
     pub(crate) fn restart(mut self, repository: &Path) -> Self {
         let data = std::mem::replace(&mut self.data, reachable_folder());
         drop(self);
-        Self::on(data, repository)
+        Self::on(data, repository, None)
     }
 
     /// What a second one on the same data says.
@@ -166,7 +191,7 @@ impl Server {
         };
         let lines: String = headers
             .iter()
-            .fold(String::new(), |all, header| all + header + "\r\n");
+            .fold(String::new(), |all, header| all + *header + "\r\n");
         let head = format!(
             "{method} {path} HTTP/1.1\r\n{host}{lines}Content-Length: {}\r\nConnection: close\r\n\r\n",
             body.len()

@@ -1,0 +1,137 @@
+//! Where a source's commits come from. Whatever it is, what is deployed from is a git object
+//! database on this machine.
+
+use std::{
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use picloud_store::SourceRecord;
+
+use crate::{
+    git::{GitError, LocalPath},
+    mirror::Mirror,
+    watch::{Pause, RefWatch},
+    work_tree::WorkTree,
+};
+
+/// Where a source's commits come from.
+pub enum Origin {
+    /// A repository on this machine that somebody else keeps.
+    Local(PathBuf, String),
+    /// A repository of ours that is pushed to.
+    Hosted(LocalPath),
+    /// A repository elsewhere, fetched into one of ours.
+    Remote(Arc<Mirror>, String),
+    /// The files of a folder as they are saved (`picloud dev`).
+    WorkTree(Arc<WorkTree>),
+}
+
+/// What tells that there may be something new.
+pub enum Watch {
+    /// References changed.
+    Refs(RefWatch, Option<Identity>, PathBuf),
+    /// Files changed.
+    Files(Arc<WorkTree>),
+    /// It is time to fetch again.
+    Timer(Pause),
+    /// There is nothing to watch; what comes in its place is.
+    Missing,
+}
+
+/// Which folder a path leads to: another one after it was replaced.
+type Identity = (u64, u64);
+
+impl Origin {
+    /// The origin of a local source, by the path that names it.
+    pub fn local(path: &Path) -> Result<Self, GitError> {
+        let found = LocalPath::find(path)?;
+        Ok(Self::Local(path.to_owned(), found.prefix))
+    }
+
+    /// Brings the object database up to date, and tells where it is.
+    pub(crate) async fn refresh(&self) -> Result<LocalPath, GitError> {
+        match self {
+            Self::Local(path, prefix) => {
+                let found = LocalPath::find(path)?;
+                Ok(LocalPath {
+                    prefix: prefix.clone(),
+                    ..found
+                })
+            }
+            Self::Hosted(path) => Ok(path.clone()),
+            Self::Remote(mirror, prefix) => mirror.fetch(prefix).await,
+            Self::WorkTree(tree) => tree.commit().await,
+        }
+    }
+
+    /// The branch that is deployed; `None`: the one that is checked out.
+    pub(crate) fn branch<'s>(&self, source: &'s SourceRecord) -> Option<&'s str> {
+        match self {
+            Self::Local(..) => source.branch.as_deref(),
+            Self::Hosted(_) | Self::Remote(..) => Some(source.branch.as_deref().unwrap_or("main")),
+            Self::WorkTree(_) => None,
+        }
+    }
+
+    /// The source's path below the repository's root.
+    pub(crate) fn prefix(&self) -> &str {
+        match self {
+            Self::Local(_, prefix) | Self::Remote(_, prefix) => prefix,
+            Self::Hosted(path) => &path.prefix,
+            Self::WorkTree(tree) => tree.prefix(),
+        }
+    }
+
+    /// Whether commits follow one another; saved files don't.
+    pub(crate) fn has_history(&self) -> bool {
+        !matches!(self, Self::WorkTree(_))
+    }
+
+    /// Begins to watch.
+    pub(crate) fn watch(&self) -> Watch {
+        match self {
+            Self::Local(path, _) => match LocalPath::find(path) {
+                Ok(found) => Watch::refs(&found),
+                Err(_) => Watch::Missing,
+            },
+            Self::Hosted(path) => Watch::refs(path),
+            Self::Remote(mirror, _) => Watch::Timer(Pause::with_jitter(mirror.interval())),
+            Self::WorkTree(tree) => Watch::Files(Arc::clone(tree)),
+        }
+    }
+
+    /// Whether what is watched isn't there any more, or another thing is in its place.
+    pub(crate) fn is_stale(watch: &Watch) -> bool {
+        match watch {
+            Watch::Refs(_, before, path) => identity(path) != *before,
+            Watch::Files(_) | Watch::Timer(_) => false,
+            Watch::Missing => true,
+        }
+    }
+}
+
+impl Watch {
+    fn refs(path: &LocalPath) -> Self {
+        let refs = path.common_dir.join("refs");
+        // Read first: what is put in its place afterwards is another.
+        let before = identity(&refs);
+        Self::Refs(RefWatch::new(path), before, refs)
+    }
+
+    /// Waits until there may be something new.
+    pub(crate) async fn changed(&self) {
+        match self {
+            Self::Refs(watch, ..) => watch.changed().await,
+            Self::Files(tree) => tree.changed().await,
+            Self::Timer(pause) => pause.over().await,
+            Self::Missing => std::future::pending().await,
+        }
+    }
+}
+
+fn identity(path: &Path) -> Option<Identity> {
+    let metadata = std::fs::metadata(path).ok()?;
+    Some((metadata.dev(), metadata.ino()))
+}
