@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 TARGET ?= $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)
 
-.PHONY: help up test check fmt schema sqlx-prepare clean
+.PHONY: help up dev bench test check fmt schema sqlx-prepare clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -16,6 +16,16 @@ up: ## Builds, starts everything and deploys examples-repo on 127.0.0.1:8080
 
 test: ## Runs everything that has to pass
 	@exec scripts/test.sh
+
+dev: ## Builds, and deploys the files of examples-repo as they are saved
+	@scripts/install-dependencies.sh
+	@cargo build --release --locked -p picloud
+	@exec $(TARGET)/release/picloud dev examples-repo --listen 127.0.0.1:8080
+
+bench: ## Measures PiCloud beside its limits; takes about six minutes
+	@scripts/install-dependencies.sh --bench
+	@cargo build --release --locked -p picloud -p picloud-bench
+	@exec $(TARGET)/release/picloud-bench
 
 check: ## Formatting, lints, and licences where cargo-deny is installed
 	cargo fmt --all --check

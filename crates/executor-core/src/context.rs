@@ -2,9 +2,10 @@
 
 use percent_encoding::percent_decode_str;
 use picloud_shared::{
-    Invocation,
+    AppSpec, Invocation, ScriptPath,
     event::EventKind,
     invocation::{Input, RequestData},
+    sdk::SdkCallCx,
 };
 use rhai::{Array, Dynamic, Map};
 use serde_json::Value;
@@ -31,12 +32,35 @@ pub(crate) fn context(invocation: &Invocation) -> Dynamic {
     ctx.insert("script".into(), invocation.script.path.as_str().into());
     ctx.insert("run_id".into(), invocation.run.to_string().into());
     ctx.insert("commit".into(), invocation.commit.as_str().into());
-    let env = invocation.app.spec.env.iter();
-    let env: Map = env
-        .map(|(name, value)| (name.as_str().into(), value.as_str().into()))
-        .collect();
-    ctx.insert("env".into(), env.into());
+    ctx.insert("env".into(), env(&invocation.app.spec).into());
     ctx.into()
+}
+
+/// `ctx` of a handler that another handler runs.
+pub(crate) fn invoked(cx: &SdkCallCx, script: &ScriptPath, payload: &Value, id: &str) -> Dynamic {
+    let mut event = Map::new();
+    event.insert("id".into(), id.into());
+    event.insert("kind".into(), EventKind::Invoke.as_str().into());
+    event.insert("attempt".into(), 1_i64.into());
+    event.insert("trigger".into(), Dynamic::UNIT);
+    event.insert("cause".into(), cx.run.to_string().into());
+    event.insert("payload".into(), from_json(payload));
+    let mut ctx = Map::new();
+    ctx.insert("request".into(), Dynamic::UNIT);
+    ctx.insert("event".into(), event.into());
+    ctx.insert("trigger".into(), Dynamic::UNIT);
+    ctx.insert("app".into(), cx.app.spec.name.as_str().into());
+    ctx.insert("script".into(), script.as_str().into());
+    ctx.insert("run_id".into(), cx.run.to_string().into());
+    ctx.insert("commit".into(), cx.commit.as_str().into());
+    ctx.insert("env".into(), env(&cx.app.spec).into());
+    ctx.into()
+}
+
+fn env(spec: &AppSpec) -> Map {
+    let env = spec.env.iter();
+    env.map(|(name, value)| (name.as_str().into(), value.as_str().into()))
+        .collect()
 }
 
 fn event_map(event: &picloud_shared::event::Event) -> Dynamic {

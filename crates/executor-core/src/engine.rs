@@ -22,9 +22,9 @@ const MAX_STRING: usize = 16 << 20;
 const MAX_ITEMS: usize = 1 << 20;
 
 /// Makes the engine, with every limit said.
-pub(crate) fn engine(served: sdk::Served) -> Engine {
+pub(crate) fn engine() -> Engine {
     let mut engine = raw();
-    sdk::register(&mut engine, served);
+    sdk::register(&mut engine);
     engine.set_module_resolver(SnapshotModules::default());
     engine.on_progress(limits::progress);
     engine

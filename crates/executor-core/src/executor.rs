@@ -1,75 +1,50 @@
 //! Runs scripts where their requests are: on the thread that has them.
 
-use std::{collections::HashMap, panic::AssertUnwindSafe, sync::Arc};
+use std::{panic::AssertUnwindSafe, sync::Arc};
 
-use parking_lot::RwLock;
 use picloud_shared::{
-    AppSnapshot, BlobId, Clock, Executor, Invocation, Outcome, ScriptPath,
+    AppSnapshot, Clock, Executor, Invocation, Outcome, Redactor, ScriptPath,
     executor::ExecuteFuture,
     invocation::{Answer, Input},
     run::{RunError, RunErrorKind},
     sdk::Services,
-    snapshot::ScriptSource,
 };
-use rhai::{AST, Dynamic, Engine, EvalAltResult, Scope};
+use rhai::{Dynamic, Engine, Scope};
 
 use crate::{
-    answer, context, engine, error, json,
+    answer,
+    compiled::CompiledScripts,
+    context, engine, error, json,
     limits::{self, RunState},
-    sdk,
 };
-
-/// Scripts that are kept compiled; above it, all are dropped and compiled again as they are run.
-const MAX_COMPILED: usize = 16_384;
 
 /// Runs scripts in this process.
 pub struct InProcessExecutor {
     engine: Engine,
     services: Services,
     clock: Arc<dyn Clock>,
-    compiled: RwLock<HashMap<BlobId, Arc<Compiled>>>,
-}
-
-struct Compiled {
-    ast: AST,
-    /// Whether it can see `ctx` at all; a script that can't is spared the making of it.
-    wants_context: bool,
+    compiled: Arc<CompiledScripts>,
 }
 
 impl InProcessExecutor {
     /// With what scripts may reach.
     pub fn new(services: Services, clock: Arc<dyn Clock>) -> Arc<Self> {
         Arc::new(Self {
-            engine: engine::engine(sdk::Served::of(&services)),
+            engine: engine::engine(),
             services,
             clock,
-            compiled: RwLock::default(),
+            compiled: Arc::default(),
         })
     }
 
-    fn compiled(&self, source: &ScriptSource) -> Result<Arc<Compiled>, Box<RunError>> {
-        if let Some(compiled) = self.compiled.read().get(&source.blob) {
-            return Ok(Arc::clone(compiled));
-        }
-        let ast = engine::compile(&self.engine, source).map_err(|error| {
-            let error = EvalAltResult::from(error);
-            Box::new(error::run_error(&error, &source.path, None))
-        })?;
-        let compiled = Arc::new(Compiled {
-            ast,
-            wants_context: source.text.contains("ctx"),
-        });
-        let mut all = self.compiled.write();
-        if all.len() >= MAX_COMPILED {
-            all.clear();
-        }
-        all.insert(source.blob.clone(), Arc::clone(&compiled));
-        Ok(compiled)
-    }
-
     fn run(&self, invocation: &Invocation) -> Outcome {
-        let state = RunState::new(invocation, self.services.clone(), Arc::clone(&self.clock));
-        let (result, state) = limits::within(state, || {
+        let state = RunState::new(
+            invocation,
+            self.services.clone(),
+            Arc::clone(&self.clock),
+            Arc::clone(&self.compiled),
+        );
+        let (result, mut state) = limits::within(state, || {
             // A native function of the engine that panics (a comparison for `sort` that
             // contradicts itself) is that script's failure and nobody else's.
             std::panic::catch_unwind(AssertUnwindSafe(|| self.evaluate(invocation)))
@@ -87,7 +62,21 @@ impl InProcessExecutor {
             }
             error
         });
+        let secrets = std::mem::take(&mut state.secrets);
+        let mut result = result;
+        if !secrets.is_empty() {
+            for line in &mut state.logs {
+                redact(&secrets, &mut line.message);
+                if let Some(fields) = &mut line.fields {
+                    secrets.json(fields);
+                }
+            }
+            if let Err(error) = &mut result {
+                redact(&secrets, &mut error.message);
+            }
+        }
         Outcome {
+            secrets,
             result,
             operations: state.operations(),
             peak_memory: state.peak_memory(),
@@ -97,7 +86,7 @@ impl InProcessExecutor {
     }
 
     fn evaluate(&self, invocation: &Invocation) -> Result<Answer, Box<RunError>> {
-        let compiled = self.compiled(&invocation.script)?;
+        let compiled = self.compiled.get(&self.engine, &invocation.script)?;
         let mut scope = Scope::new();
         if compiled.wants_context {
             scope.push_constant_dynamic("ctx", context::context(invocation));
@@ -127,6 +116,12 @@ impl InProcessExecutor {
     }
 }
 
+fn redact(secrets: &Redactor, text: &mut String) {
+    if let std::borrow::Cow::Owned(clean) = secrets.text(text) {
+        *text = clean;
+    }
+}
+
 fn panicked(script: &ScriptPath) -> Box<RunError> {
     Box::new(RunError {
         kind: RunErrorKind::Crashed,
@@ -146,7 +141,7 @@ impl Executor for InProcessExecutor {
     fn prepare(&self, app: &Arc<AppSnapshot>) {
         for source in app.scripts.values() {
             // An error here was reported when the commit was validated, and is told to each run.
-            if let Err(error) = self.compiled(source) {
+            if let Err(error) = self.compiled.get(&self.engine, source) {
                 tracing::warn!(app = %app.spec.name, script = %source.path, error = error.message, "a live script does not compile");
             }
         }

@@ -3,12 +3,14 @@
 
 mod answer;
 mod checker;
+mod compiled;
 mod context;
 mod engine;
 mod error;
 mod executor;
 mod json;
 mod limits;
+mod nested;
 mod sdk;
 
 pub use checker::RhaiChecker;

@@ -5,13 +5,15 @@ use std::{cell::RefCell, time::Instant};
 
 use picloud_counting_alloc::Measurement;
 use picloud_shared::{
-    Invocation,
-    invocation::Cancel,
+    Invocation, Redactor,
+    invocation::{Cancel, Input},
     run::{LogLine, RunErrorKind},
     sdk::{SdkCallCx, Services},
 };
 use rhai::Dynamic;
 use tokio::runtime::{Handle, RuntimeFlavor};
+
+use crate::compiled::CompiledScripts;
 
 /// Operations between two looks at the clock and the memory.
 const STRIDE: u64 = 1 << 10;
@@ -26,6 +28,13 @@ pub(crate) struct RunState {
     pub(crate) log_bytes: usize,
     pub(crate) dropped_logs: u64,
     pub(crate) clock: std::sync::Arc<dyn picloud_shared::Clock>,
+    pub(crate) compiled: std::sync::Arc<CompiledScripts>,
+    /// The secrets that the script got to know.
+    pub(crate) secrets: Redactor,
+    /// Handlers that this one runs and waits for.
+    pub(crate) nested: u32,
+    /// Operations that don't count as those of the innermost handler.
+    pub(crate) nested_operations: u64,
     deadline: Instant,
     max_memory: u64,
     max_operations: u64,
@@ -46,6 +55,7 @@ impl RunState {
         invocation: &Invocation,
         services: Services,
         clock: std::sync::Arc<dyn picloud_shared::Clock>,
+        compiled: std::sync::Arc<CompiledScripts>,
     ) -> Self {
         Self {
             cx: SdkCallCx {
@@ -55,13 +65,21 @@ impl RunState {
                 principal: invocation.principal.clone(),
                 deadline: invocation.deadline,
                 commit: invocation.commit.clone(),
-                depth: invocation.depth,
+                chain: invocation.chain.clone(),
+                trigger: match &invocation.input {
+                    Input::Event(event) => event.trigger.clone(),
+                    Input::Request(_) => None,
+                },
             },
             services,
             logs: Vec::new(),
             log_bytes: 0,
             dropped_logs: 0,
             clock,
+            compiled,
+            secrets: Redactor::default(),
+            nested: 0,
+            nested_operations: 0,
             deadline: invocation.deadline,
             max_memory: invocation.limits.memory,
             max_operations: invocation.limits.operations,
@@ -83,7 +101,13 @@ impl RunState {
         self.memory.peak()
     }
 
+    /// Stops the run at the engine's next question.
+    pub(crate) fn stop(&mut self, kind: RunErrorKind) {
+        self.stopped.get_or_insert(kind);
+    }
+
     fn exceeded(&mut self, operations: u64) -> Option<RunErrorKind> {
+        let operations = operations + self.nested_operations;
         self.operations = operations;
         if self.stopped.is_some() {
             return self.stopped;

@@ -1,34 +1,66 @@
 //! What a script finds beyond the language: one file a module, and one table from which the
 //! checker and the editors' definitions are made.
 
+/// One module's rows of the table.
+macro_rules! functions {
+    ($($module:literal :: $name:literal $arguments:expr, $signatures:expr, $about:literal;)*) => {
+        pub(super) const FUNCTIONS: &[super::Function] = &[$(super::Function {
+            module: $module,
+            name: $name,
+            arguments: &$arguments,
+            signatures: &$signatures,
+            about: $about,
+        }),*];
+    };
+}
+
+mod crypto;
+mod docs;
+mod encoding;
+mod http;
+mod ids;
 mod json;
 mod kv;
 mod log;
+mod regex;
+mod scripts;
+mod secrets;
+mod time;
 
-use picloud_shared::sdk::{SdkError, Services};
-use rhai::{Dynamic, Engine, EvalAltResult, Map, Position};
+use picloud_shared::sdk::{SdkError, SdkErrorCode, Services};
+use rhai::{Dynamic, Engine, EvalAltResult, ImmutableString, Map, Position};
 
 use crate::limits;
 
 /// What a native function gives.
 type Native<T> = Result<T, Box<EvalAltResult>>;
 
-/// Which of the optional services are there.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Served;
-
-impl Served {
-    /// Those that were given.
-    pub(crate) fn of(_: &Services) -> Self {
-        Self
-    }
-}
+/// Bytes of a text that a function takes or gives, unless it says otherwise.
+const MAX_TEXT: usize = 16 << 20;
 
 /// Makes the modules known to an engine.
-pub(crate) fn register(engine: &mut Engine, _: Served) {
-    engine.register_static_module("json", json::module().into());
-    engine.register_static_module("kv", kv::module().into());
-    engine.register_static_module("log", log::module().into());
+pub(crate) fn register(engine: &mut Engine) {
+    let modules = [
+        ("base64", encoding::base64()),
+        ("base64url", encoding::base64url()),
+        ("crypto", crypto::module()),
+        ("docs", docs::module()),
+        ("hex", encoding::hex()),
+        ("html", ids::html()),
+        ("http", http::module()),
+        ("json", json::module()),
+        ("kv", kv::module()),
+        ("log", log::module()),
+        ("regex", regex::module()),
+        ("scripts", scripts::module()),
+        ("secrets", secrets::module()),
+        ("time", time::module()),
+        ("url", encoding::url()),
+        ("uuid", ids::uuid()),
+    ];
+    for (name, module) in modules {
+        engine.register_static_module(name, module.into());
+    }
 }
 
 /// One function of the SDK.
@@ -43,17 +75,31 @@ pub(crate) struct Function {
 
 /// All functions.
 pub(crate) fn functions() -> impl Iterator<Item = &'static Function> {
-    json::FUNCTIONS
-        .iter()
-        .chain(kv::FUNCTIONS)
-        .chain(log::FUNCTIONS)
+    [
+        encoding::FUNCTIONS,
+        crypto::FUNCTIONS,
+        docs::FUNCTIONS,
+        ids::FUNCTIONS,
+        http::FUNCTIONS,
+        json::FUNCTIONS,
+        kv::FUNCTIONS,
+        log::FUNCTIONS,
+        regex::FUNCTIONS,
+        scripts::FUNCTIONS,
+        secrets::FUNCTIONS,
+        time::FUNCTIONS,
+    ]
+    .into_iter()
+    .flatten()
 }
 
 /// The definitions that editors read (`picloud schema rhai`).
 pub fn rhai_definitions() -> String {
     let mut out = String::from("module static;\n");
     let mut module = "";
-    for function in functions() {
+    let mut all: Vec<_> = functions().collect();
+    all.sort_by_key(|function| function.module);
+    for function in all {
         if function.module != module {
             if !module.is_empty() {
                 out.push_str("}\n");
@@ -73,7 +119,7 @@ pub fn rhai_definitions() -> String {
 }
 
 /// Throws an error of a service as `#{code, message}`.
-fn throw(error: SdkError) -> Box<EvalAltResult> {
+pub(crate) fn throw(error: SdkError) -> Box<EvalAltResult> {
     let mut map = Map::new();
     map.insert("code".into(), error.code.as_str().into());
     map.insert("message".into(), error.message.into());
@@ -82,10 +128,7 @@ fn throw(error: SdkError) -> Box<EvalAltResult> {
 
 /// Throws `invalid`.
 fn invalid(message: impl Into<String>) -> Box<EvalAltResult> {
-    throw(SdkError::new(
-        picloud_shared::sdk::SdkErrorCode::Invalid,
-        message,
-    ))
+    throw(SdkError::new(SdkErrorCode::Invalid, message))
 }
 
 /// The services and the caller of the run on this thread.
@@ -105,4 +148,58 @@ fn duration(name: &str, value: &Dynamic) -> Native<u64> {
             "{name} must be a duration like \"500ms\", \"5s\" or \"1h30m\"; this is {text:?}"
         ))
     })
+}
+
+/// The bytes of text or of a blob.
+fn with_bytes<T>(name: &str, value: &Dynamic, look: impl FnOnce(&[u8]) -> T) -> Native<T> {
+    if let Some(text) = value.read_lock::<ImmutableString>() {
+        return Ok(look(text.as_bytes()));
+    }
+    if let Some(blob) = value.read_lock::<rhai::Blob>() {
+        return Ok(look(&blob));
+    }
+    Err(invalid(format!(
+        "{name} must be text or a blob; this is {}",
+        value.type_name()
+    )))
+}
+
+/// Text of an argument or an option.
+fn text(name: &str, value: &Dynamic) -> Native<String> {
+    value
+        .clone()
+        .into_string()
+        .map_err(|kind| invalid(format!("{name} must be text; this is {kind}")))
+}
+
+/// A service that isn't part of this server.
+fn absent(name: &str) -> Box<EvalAltResult> {
+    throw(SdkError::new(
+        SdkErrorCode::Unavailable,
+        format!("{name} is not available here"),
+    ))
+}
+
+/// Throws `invalid` for an option that a function doesn't know.
+fn unknown(function: &str, option: &str, known: &str) -> Box<EvalAltResult> {
+    invalid(format!(
+        "{function} has no option `{option}`; it takes {known}"
+    ))
+}
+
+/// A page's size.
+fn limit(value: &Dynamic) -> Native<u32> {
+    let limit = value
+        .as_int()
+        .ok()
+        .and_then(|limit| u32::try_from(limit).ok());
+    limit
+        .filter(|limit| (1..=1000).contains(limit))
+        .ok_or_else(|| invalid("limit must be a whole number from 1 to 1000"))
+}
+
+/// `if_version`
+fn version(value: &Dynamic) -> Native<i64> {
+    let version = value.as_int().ok().filter(|version| *version >= 0);
+    version.ok_or_else(|| invalid("if_version must be a whole number, 0 or more"))
 }

@@ -9,12 +9,13 @@ mod load;
 mod manifest;
 mod planner;
 pub mod render;
+pub mod schedule;
 pub mod schema;
 mod tree;
 mod units;
 mod yaml;
 
 pub use load::{LoadCache, LoadOptions, Loaded, load};
-pub use manifest::SourceSettings;
+pub use manifest::{SourceSettings, Window};
 pub use planner::{check_desired, plan};
 pub use tree::{EntryKind, MapTree, ReadError, TreeEntry, TreeReader};

@@ -13,7 +13,7 @@ use picloud_shared::{
     AppName, AppSpec, BlobId, Diagnostic, Severity,
     app::ScriptKind,
     plan::{DesiredState, InvalidApp},
-    script::{ScriptChecker, ScriptReport},
+    script::{ScriptChecker, ScriptReport, SecretChecker},
 };
 
 use crate::{
@@ -36,6 +36,8 @@ pub struct LoadOptions<'a> {
     pub path: &'a str,
     /// Compiles scripts.
     pub checker: &'a dyn ScriptChecker,
+    /// Opens secrets; `None`: offline, where nobody has the key.
+    pub secrets: Option<&'a dyn SecretChecker>,
 }
 
 /// What is remembered from commit to commit.

@@ -1,17 +1,24 @@
 //! `app.yaml` and `picloud.yaml`, read into what they declare.
 
+mod settings;
+mod triggers;
+
 use std::collections::BTreeSet;
 
 use picloud_shared::{
     AppName, LimitsPatch,
-    app::{Cors, RouteAuth, RouteMode},
+    app::{CheckSpec, Cors, RateLimit, RouteAuth, RouteMode, SignatureScheme},
     route_pattern::RoutePattern,
 };
 
 use crate::{
     decode::{Report, did_you_mean},
-    yaml::{self, Node, Place, Yaml},
+    yaml::{self, Key, Node, Place, Yaml},
 };
+
+pub(crate) use settings::settings;
+pub use settings::{SourceSettings, Window};
+pub(crate) use triggers::TriggerManifest;
 
 /// Bytes of a manifest.
 pub(crate) const MAX_MANIFEST: u64 = 1 << 20;
@@ -67,6 +74,9 @@ pub(crate) struct AppManifest {
     pub(crate) limits: LimitsPatch,
     pub(crate) static_dir: Option<Placed<String>>,
     pub(crate) routes: Vec<RouteManifest>,
+    pub(crate) secrets: Vec<(String, Placed<String>)>,
+    pub(crate) triggers: Vec<TriggerManifest>,
+    pub(crate) checks: Vec<CheckSpec>,
 }
 
 /// One entry of `routes`.
@@ -79,31 +89,10 @@ pub(crate) struct RouteManifest {
     pub(crate) mode: RouteMode,
     pub(crate) auth: RouteAuth,
     pub(crate) cors: Option<Cors>,
+    pub(crate) rate_limit: Option<RateLimit>,
+    /// Where `auth` names a secret.
+    pub(crate) secret_place: Option<Place>,
     pub(crate) limits: LimitsPatch,
-}
-
-/// What a `picloud.yaml` declares.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SourceSettings {
-    /// Whether apps that git has no longer are removed.
-    pub prune: bool,
-    /// Percent of the source's apps that one commit may remove without a person's word.
-    pub prune_limit: u8,
-    /// How often a remote is fetched, in milliseconds.
-    pub interval_ms: u64,
-    /// Limits of apps that set none.
-    pub default_limits: LimitsPatch,
-}
-
-impl Default for SourceSettings {
-    fn default() -> Self {
-        Self {
-            prune: true,
-            prune_limit: 30,
-            interval_ms: 180_000,
-            default_limits: LimitsPatch::default(),
-        }
-    }
 }
 
 /// Reads an `app.yaml`.
@@ -136,75 +125,13 @@ pub(crate) fn app(text: &str, report: &mut Report<'_>) -> AppManifest {
                 });
             }
             "routes" => app.routes = routes(node, report),
-            "secrets" | "triggers" | "checks" => report.not_yet(key),
+            "secrets" => app.secrets = triggers::secrets(node, report),
+            "triggers" => app.triggers = triggers::triggers(node, report),
+            "checks" => app.checks = triggers::checks(node, report),
             _ => {}
         }
     }
     app
-}
-
-/// Reads a `picloud.yaml`.
-pub(crate) fn settings(text: &str, report: &mut Report<'_>) -> SourceSettings {
-    let mut settings = SourceSettings::default();
-    let Some(root) = document(text, report, "picloud.yaml") else {
-        return settings;
-    };
-    for (key, node) in report.map(
-        &root,
-        "picloud.yaml",
-        &["sync", "previews", "notifications", "defaults"],
-    ) {
-        match key.name.as_str() {
-            "sync" => sync(node, report, &mut settings),
-            "defaults" => {
-                for (_, node) in report.map(node, "defaults", &["limits"]) {
-                    settings.default_limits = limits(node, report);
-                }
-            }
-            "previews" | "notifications" => report.not_yet(key),
-            _ => {}
-        }
-    }
-    settings
-}
-
-fn sync(node: &Node, report: &mut Report<'_>, settings: &mut SourceSettings) {
-    let known = [
-        "prune",
-        "prune_limit",
-        "self_heal",
-        "interval",
-        "windows",
-        "verify_signatures",
-    ];
-    for (key, node) in report.map(node, "sync", &known) {
-        match key.name.as_str() {
-            "prune" => settings.prune = report.boolean(node, "prune").unwrap_or(true),
-            "interval" => {
-                let interval = report.duration(node, "interval", 1_000, 86_400_000);
-                settings.interval_ms = interval.unwrap_or(settings.interval_ms);
-            }
-            "prune_limit" => {
-                settings.prune_limit = percent(node, report).unwrap_or(settings.prune_limit);
-            }
-            "self_heal" | "windows" | "verify_signatures" => report.not_yet(key),
-            _ => {}
-        }
-    }
-}
-
-fn percent(node: &Node, report: &mut Report<'_>) -> Option<u8> {
-    let text = report.text(node, "prune_limit")?;
-    let number = text
-        .strip_suffix('%')
-        .and_then(|text| text.trim().parse().ok());
-    let number = number.filter(|percent| *percent <= 100);
-    if number.is_none() {
-        let hint = Some("write a share of the source's apps, like `30%`".to_owned());
-        let message = format!("prune_limit must be from 0% to 100%; this is `{text}`");
-        report.error("E0108", node.place, message, hint);
-    }
-    number
 }
 
 fn document(text: &str, report: &mut Report<'_>, what: &str) -> Option<Node> {
@@ -302,20 +229,7 @@ fn env(node: &Node, report: &mut Report<'_>) -> Vec<(String, String)> {
     };
     let mut env = Vec::new();
     for (key, node) in entries {
-        let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
-        let good = !key.name.is_empty()
-            && key.name.chars().all(word)
-            && !key.name.starts_with(|c: char| c.is_ascii_digit());
-        if !good {
-            let hint =
-                Some("a name has letters, digits and `_`, and begins with no digit".to_owned());
-            report.error(
-                "E0108",
-                key.place,
-                format!("`{}` is no name of a variable", key.name),
-                hint,
-            );
-        }
+        variable_name(key, report);
         if let Some(text) = report.text(node, &format!("env.{}", key.name)) {
             if text.contains('\0') {
                 report.error(
@@ -329,6 +243,26 @@ fn env(node: &Node, report: &mut Report<'_>) -> Vec<(String, String)> {
         }
     }
     env
+}
+
+fn variable_name(key: &Key, report: &mut Report<'_>) {
+    let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let good = !key.name.is_empty()
+        && key.name.chars().all(word)
+        && !key.name.starts_with(|c: char| c.is_ascii_digit());
+    if !good {
+        let hint = Some("a name has letters, digits and `_`, and begins with no digit".to_owned());
+        let message = format!("`{}` is no name of a variable", key.name);
+        report.error("E0108", key.place, message, hint);
+    }
+}
+
+fn text_at(node: &Node, what: &str, report: &mut Report<'_>) -> Option<Placed<String>> {
+    let text = report.text(node, what).map(str::to_owned);
+    text.map(|value| Placed {
+        value,
+        place: node.place,
+    })
 }
 
 fn permissions(node: &Node, report: &mut Report<'_>) -> Option<Vec<String>> {
@@ -408,6 +342,8 @@ fn route(node: &Node, report: &mut Report<'_>) -> Option<RouteManifest> {
     let (mut pattern, mut script) = (None, None);
     let mut methods = BTreeSet::from(["GET".to_owned()]);
     let (mut cors, mut limits_patch) = (None, LimitsPatch::default());
+    let (mut mode, mut auth, mut rate_limit) = (RouteMode::Sync, RouteAuth::None, None);
+    let mut secret_place = None;
     for (key, node) in entries {
         match key.name.as_str() {
             "path" => pattern = path(node, report),
@@ -421,18 +357,12 @@ fn route(node: &Node, report: &mut Report<'_>) -> Option<RouteManifest> {
             "methods" => methods = method_list(node, report),
             "mode" => match report.text(node, "mode") {
                 Some("sync") | None => {}
-                Some("async") => report.not_yet(key),
+                Some("async") => mode = RouteMode::Async,
                 Some(word) => wrong_word(report, node, "mode", word, &["sync", "async"]),
             },
-            "auth" => match &node.value {
-                Yaml::Text(word) if word == "none" => {}
-                Yaml::Text(word) if word != "key" => {
-                    wrong_word(report, node, "auth", word, &["none", "key", "signature"]);
-                }
-                _ => report.not_yet(key),
-            },
+            "auth" => (auth, secret_place) = read_auth(node, report),
             "cors" => cors = read_cors(node, report),
-            "rate_limit" => report.not_yet(key),
+            "rate_limit" => rate_limit = read_rate_limit(node, report),
             "limits" => limits_patch = limits(node, report),
             _ => {}
         }
@@ -460,11 +390,101 @@ fn route(node: &Node, report: &mut Report<'_>) -> Option<RouteManifest> {
         pattern,
         methods,
         script,
-        mode: RouteMode::Sync,
-        auth: RouteAuth::None,
+        mode,
+        auth,
         cors,
+        rate_limit,
+        secret_place,
         limits: limits_patch,
     })
+}
+
+fn read_auth(node: &Node, report: &mut Report<'_>) -> (RouteAuth, Option<Place>) {
+    const WORDS: [&str; 3] = ["none", "key", "{signature: {scheme, secret}}"];
+    const SCHEMES: [(&str, SignatureScheme); 4] = [
+        ("github", SignatureScheme::Github),
+        ("stripe", SignatureScheme::Stripe),
+        ("slack", SignatureScheme::Slack),
+        ("hmac-sha256", SignatureScheme::HmacSha256),
+    ];
+    let nobody = (RouteAuth::None, None);
+    match &node.value {
+        Yaml::Text(word) if word == "none" => return nobody,
+        Yaml::Text(word) if word == "key" => return (RouteAuth::Key, None),
+        Yaml::Text(word) => {
+            wrong_word(report, node, "auth", word, &WORDS);
+            return nobody;
+        }
+        Yaml::Map(_) => {}
+        _ => {
+            report.wrong_type(node, "auth", "`none`, `key` or a mapping with `signature`");
+            return nobody;
+        }
+    }
+    let (mut scheme, mut secret) = (None, None);
+    let mut written = false;
+    for (_, node) in report.map(node, "auth", &["signature"]) {
+        written = true;
+        for (key, node) in report.map(node, "auth.signature", &["scheme", "secret"]) {
+            let Some(text) = report.text(node, &key.name) else {
+                continue;
+            };
+            if key.name == "scheme" {
+                scheme = SCHEMES
+                    .iter()
+                    .find(|(word, _)| *word == text)
+                    .map(|(_, scheme)| *scheme);
+                if scheme.is_none() {
+                    wrong_word(report, node, "scheme", text, &SCHEMES.map(|(word, _)| word));
+                    return nobody;
+                }
+            } else if key.name == "secret" {
+                secret = Some((text.to_owned(), node.place));
+            }
+        }
+    }
+    match (scheme, secret) {
+        (Some(scheme), Some((secret, place))) => {
+            (RouteAuth::Signature { scheme, secret }, Some(place))
+        }
+        (scheme, _) => {
+            let lacks = match (written, scheme) {
+                (false, _) => "signature",
+                (true, None) => "scheme",
+                (true, Some(_)) => "secret",
+            };
+            report.error("E0104", node.place, format!("auth lacks `{lacks}`"), None);
+            nobody
+        }
+    }
+}
+
+fn read_rate_limit(node: &Node, report: &mut Report<'_>) -> Option<RateLimit> {
+    let text = report.text(node, "rate_limit")?;
+    let parts = text.split_once('/').and_then(|(requests, window)| {
+        let window = window.trim();
+        let window_ms = match window {
+            "s" | "m" | "h" | "d" => picloud_shared::duration::milliseconds(&format!("1{window}"))?,
+            window => picloud_shared::duration::milliseconds(window)?,
+        };
+        Some((requests.trim().parse::<u32>().ok()?, window_ms))
+    });
+    match parts {
+        Some((requests, window_ms))
+            if requests >= 1 && (1_000..=86_400_000).contains(&window_ms) =>
+        {
+            Some(RateLimit {
+                requests,
+                window_ms,
+            })
+        }
+        _ => {
+            let hint = Some("write requests and a window from 1s to 24h: `100/1m`".to_owned());
+            let message = format!("`{text}` is no rate limit");
+            report.error("E0108", node.place, message, hint);
+            None
+        }
+    }
 }
 
 fn path(node: &Node, report: &mut Report<'_>) -> Option<RoutePattern> {

@@ -64,6 +64,7 @@ fn findings(text: &str) -> String {
     let options = LoadOptions {
         path: "",
         checker: &FakeChecker,
+        secrets: None,
     };
     let loaded = load(&tree, &root, &options, &mut LoadCache::default()).expect("a tree in memory");
     render::human(&loaded.diagnostics, false)

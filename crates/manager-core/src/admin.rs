@@ -43,6 +43,8 @@ pub struct AdminState {
     pub served: watch::Receiver<Option<LiveVersion>>,
     /// The server's version.
     pub version: &'static str,
+    /// What secrets are sealed to.
+    pub recipient: String,
     /// Whether an app owns a host name.
     pub owns_domain: Arc<dyn Fn(&str) -> bool + Send + Sync>,
 }
@@ -51,6 +53,7 @@ pub struct AdminState {
 pub fn router(state: AdminState) -> Router {
     let admin = Router::new()
         .route("/me", get(keys::me))
+        .route("/instance", get(keys::instance))
         .route("/keys", get(keys::list).post(keys::create))
         .route("/keys/{id}", delete(keys::revoke))
         .route("/sources", get(sources::list))

@@ -14,7 +14,7 @@ use picloud_shared::{
     BlobId, Clock, CommitId, DeploymentId, Diagnostic, Plan, SourceId,
     deployment::{Deployment, DeploymentStatus, StepTiming},
     plan::{AppAction, LiveApp, LiveState, LiveVersion},
-    script::ScriptChecker,
+    script::{ScriptChecker, SecretChecker},
 };
 use picloud_store::{Applied, Apply, ApplyError, Blob, SourceRecord, Store, StoreError};
 use tokio::sync::{Mutex, Notify, broadcast, watch};
@@ -79,6 +79,8 @@ pub struct DeployerOptions {
     pub clock: Arc<dyn Clock>,
     /// Compiles scripts.
     pub checker: Arc<dyn ScriptChecker>,
+    /// Opens secrets.
+    pub secrets: Option<Arc<dyn SecretChecker>>,
     /// What a node of this process serves.
     pub served: watch::Receiver<Option<LiveVersion>>,
     /// Is told of each deployment that ends.
@@ -280,10 +282,12 @@ impl Deployer {
         prefix: String,
     ) -> Result<(Plan, Loaded), DeployError> {
         let checker = Arc::clone(&self.options.checker);
+        let secrets = self.options.secrets.clone();
         let loaded = blocking(move || {
             let options = LoadOptions {
                 path: &prefix,
                 checker: checker.as_ref(),
+                secrets: secrets.as_deref(),
             };
             load(&reader, &root, &options, &mut LoadCache::default())
         });
@@ -404,10 +408,12 @@ impl Work {
             deployer.origin.prefix().to_owned(),
         );
         let checker = Arc::clone(&deployer.options.checker);
+        let secrets = deployer.options.secrets.clone();
         let loaded = blocking(move || {
             let options = LoadOptions {
                 path: &prefix,
                 checker: checker.as_ref(),
+                secrets: secrets.as_deref(),
             };
             load(git.as_ref(), &tree, &options, &mut cache.lock())
         });

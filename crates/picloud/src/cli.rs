@@ -49,6 +49,11 @@ pub enum Command {
     Run(RunArgs),
     /// Deploys the head of a source now, and waits for it
     Sync(SyncArgs),
+    /// Shows when a schedule fires, offline
+    Schedule(ScheduleArgs),
+    /// Makes keys for secrets, and seals values
+    #[command(subcommand)]
+    Secrets(SecretsCommand),
     /// Prints the JSON Schemas and editor definitions
     Schema(SchemaArgs),
     /// Brings the database's schema up to date
@@ -259,6 +264,48 @@ pub struct RunArgs {
     /// The server and the format.
     #[command(flatten)]
     pub remote: RemoteArgs,
+}
+
+/// What `schedule` takes.
+#[derive(Debug, Clone, Args)]
+pub struct ScheduleArgs {
+    /// Six fields as in crontab(5) with the second first, five without it, or @daily and the like
+    #[arg(value_name = "EXPR", allow_hyphen_values = true)]
+    pub expression: String,
+    /// The time zone, an IANA name
+    #[arg(long, value_name = "TZ", default_value = "UTC")]
+    pub timezone: String,
+    /// The instant after which times are shown (RFC 3339) [default: now]
+    #[arg(long, value_name = "TIME")]
+    pub from: Option<String>,
+    /// How many times
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub next: u32,
+    /// How to print
+    #[arg(long, value_enum, default_value_t)]
+    pub format: Format,
+}
+
+/// What `secrets` does.
+#[derive(Debug, Clone, Subcommand)]
+pub enum SecretsCommand {
+    /// Prints a new age identity for a server
+    Keygen,
+    /// Prints what values are sealed to: age1…
+    Recipient(ConnectionArgs),
+    /// Reads a value on standard input, prints it sealed
+    Seal(SealArgs),
+}
+
+/// What `secrets seal` takes.
+#[derive(Debug, Clone, Args)]
+pub struct SealArgs {
+    /// What to seal to; without it, the server is asked
+    #[arg(long, value_name = "AGE1…")]
+    pub recipient: Option<String>,
+    /// Which server.
+    #[command(flatten)]
+    pub connection: ConnectionArgs,
 }
 
 /// What `sync` takes.

@@ -30,6 +30,8 @@ pub struct ServerConfig {
     pub trusted_proxies: Vec<IpAddr>,
     /// How the log is written.
     pub log_format: LogFormat,
+    /// Whether scripts may reach private addresses.
+    pub http_allow_private: bool,
 }
 
 /// The same settings in a file.
@@ -44,6 +46,7 @@ struct ConfigFile {
     ready_file: Option<PathBuf>,
     trusted_proxies: Option<Vec<IpAddr>>,
     log_format: Option<LogFormat>,
+    http_allow_private: Option<bool>,
 }
 
 /// The data directory where none is named.
@@ -93,6 +96,7 @@ impl ServerConfig {
                 .or(file.trusted_proxies)
                 .unwrap_or_default(),
             log_format: args.log_format.or(file.log_format).unwrap_or_default(),
+            http_allow_private: allow_private().or(file.http_allow_private).unwrap_or(false),
         })
     }
 }
@@ -101,6 +105,15 @@ fn read_file(path: &Path) -> Result<ConfigFile> {
     let text = std::fs::read_to_string(path)
         .with_context(|| format!("cannot read the configuration file {}", path.display()))?;
     toml::from_str(&text).map_err(|error| anyhow!("{}: {error}", path.display()))
+}
+
+/// Just a variable, so that nobody sets it in passing on a command line.
+fn allow_private() -> Option<bool> {
+    let value = std::env::var("PICLOUD_HTTP_ALLOW_PRIVATE").ok()?;
+    match value.as_str() {
+        "" => None,
+        value => Some(matches!(value, "1" | "true" | "yes")),
+    }
 }
 
 /// A variable that is set but empty counts as absent, as in a compose file.

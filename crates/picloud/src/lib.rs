@@ -62,6 +62,8 @@ fn dispatch(command: &cli::Command) -> anyhow::Result<Ending> {
         C::History(args) => command::history::run(args),
         C::Runs(args) => command::runs::run(args),
         C::Run(args) => command::run::run(args),
+        C::Schedule(args) => command::schedule::run(args),
+        C::Secrets(args) => command::secrets::run(args),
         C::Sync(args) => command::sync::run(args),
         C::Schema(args) => command::schema::run(args),
         C::Migrate(args) => command::migrate::run(args),

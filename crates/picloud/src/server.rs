@@ -14,6 +14,7 @@ use picloud_manager_core::{
 use picloud_orchestrator_core::{
     Ingress, IngressOptions, Recorder, RecorderOptions, SnapshotHolder,
 };
+use picloud_services::{AddressGuard, SecretKeys, SecretsServiceImpl};
 use picloud_shared::{Clock, Executor, KeyId, Scope, SourceId, SystemClock, plan::LiveVersion};
 use picloud_store::{SourceKind, SourceRecord, Store, StoreOptions, keys::NewKey};
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
@@ -95,10 +96,17 @@ impl Server {
         let store = Store::connect_lazy(database_url, store_options(CONNECTIONS))
             .context("DATABASE_URL")?;
         let holder = Arc::new(SnapshotHolder::open(Some(data.path().join("snapshot"))));
-        let executor: Arc<dyn Executor> = InProcessExecutor::new(
-            picloud_services::services(&store, &clock),
-            Arc::clone(&clock),
-        );
+        let keys = secret_keys(data)?;
+        let secrets = Arc::new(SecretsServiceImpl::new(keys.clone()));
+        let guard = AddressGuard {
+            allow_private: config.http_allow_private,
+        };
+        if guard.allow_private {
+            tracing::warn!("PICLOUD_HTTP_ALLOW_PRIVATE is set: scripts reach private addresses");
+        }
+        let services =
+            picloud_services::services(&store, &clock, &secrets, guard, env!("CARGO_PKG_VERSION"));
+        let executor: Arc<dyn Executor> = InProcessExecutor::new(services, Arc::clone(&clock));
         let (recorder, pending) = Recorder::new(RecorderOptions::default(), Arc::clone(&clock));
         let (stop, stopped) = watch::channel(false);
         // Bound before anything waits: a kept snapshot answers while the database is asked.
@@ -143,6 +151,7 @@ impl Server {
                 store: store.clone(),
                 clock: Arc::clone(&clock),
                 checker: Arc::new(RhaiChecker::new()),
+                secrets: Some(Arc::new(keys.clone())),
                 served: holder.watch(),
                 finished: tokio::sync::broadcast::channel(256).0,
             },
@@ -159,6 +168,7 @@ impl Server {
             sources: Arc::clone(&sources),
             served: holder.watch(),
             version: env!("CARGO_PKG_VERSION"),
+            recipient: keys.recipient(),
             owns_domain: {
                 let holder = Arc::clone(&holder);
                 Arc::new(move |host| holder.served().owns_domain(host))
@@ -220,6 +230,17 @@ impl Server {
             tracing::debug!(%error, "server.json could not be removed");
         }
     }
+}
+
+/// The keys that open secrets; made at the first start.
+pub fn secret_keys(data: &DataDir) -> Result<SecretKeys> {
+    let path = data.path().join("secrets-key");
+    if !path.exists() {
+        write_private(&path, SecretKeys::generate().as_bytes())?;
+    }
+    let text = std::fs::read_to_string(&path)
+        .with_context(|| format!("cannot read {}", path.display()))?;
+    SecretKeys::parse(&text).with_context(|| format!("{} is damaged", path.display()))
 }
 
 /// The platform's paths: there once the database is up to date, 503 until then.

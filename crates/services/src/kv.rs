@@ -16,7 +16,7 @@ use picloud_store::{
 };
 use serde_json::Value;
 
-use crate::waiting::wait;
+use crate::{events, waiting::wait};
 
 /// Bytes of a value's JSON text.
 const MAX_VALUE: usize = 1 << 20;
@@ -99,15 +99,21 @@ impl KvService for KvServiceImpl {
         let text = json_text(value)?;
         let now = self.clock.now();
         let expires = Self::expiry(options, now)?;
+        let event = events::of_kv(cx, self.clock.as_ref(), collection, "set");
         let written = match options.if_version {
             None => Some(wait(
                 cx.deadline,
-                self.store.kv_set(at, &text, expires, now),
+                self.store.kv_set(at, &text, expires, now, event.as_ref()),
             )?),
-            Some(0) => wait(cx.deadline, self.store.kv_create(at, &text, expires, now))?,
+            Some(0) => wait(
+                cx.deadline,
+                self.store
+                    .kv_create(at, &text, expires, now, event.as_ref()),
+            )?,
             Some(version) => wait(
                 cx.deadline,
-                self.store.kv_replace(at, &text, version, expires, now),
+                self.store
+                    .kv_replace(at, &text, version, expires, now, event.as_ref()),
             )?,
         };
         written.ok_or_else(|| conflict(options.if_version))
@@ -115,12 +121,20 @@ impl KvService for KvServiceImpl {
 
     fn delete(&self, cx: &SdkCallCx, collection: &str, key: &str) -> SdkResult<bool> {
         let at = address(cx, collection, key)?;
-        wait(cx.deadline, self.store.kv_delete(at, self.clock.now()))
+        let event = events::of_kv(cx, self.clock.as_ref(), collection, "delete");
+        wait(
+            cx.deadline,
+            self.store.kv_delete(at, self.clock.now(), event.as_ref()),
+        )
     }
 
     fn incr(&self, cx: &SdkCallCx, collection: &str, key: &str, by: i64) -> SdkResult<i64> {
         let at = address(cx, collection, key)?;
-        wait(cx.deadline, self.store.kv_incr(at, by, self.clock.now()))
+        let event = events::of_kv(cx, self.clock.as_ref(), collection, "set");
+        wait(
+            cx.deadline,
+            self.store.kv_incr(at, by, self.clock.now(), event.as_ref()),
+        )
     }
 
     fn list(
@@ -188,7 +202,7 @@ fn address<'a>(cx: &SdkCallCx, collection: &'a str, key: &'a str) -> SdkResult<K
 }
 
 /// The collection's name, and whether the run may touch data at all.
-fn check_collection(cx: &SdkCallCx, collection: &str) -> SdkResult<()> {
+pub(crate) fn check_collection(cx: &SdkCallCx, collection: &str) -> SdkResult<()> {
     if let Principal::Key(grant) = &cx.principal
         && !grant.allows(Capability::AppDataAccess, Some(&cx.app.spec.name))
     {

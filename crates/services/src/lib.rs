@@ -1,7 +1,12 @@
 //! What `Services` bundles: the implementations behind the ports through which scripts reach the
 //! world. Knows the vocabulary and the store, and neither the engine nor the data plane.
 
+pub mod address_guard;
+mod docs;
+mod events;
+pub mod http;
 mod kv;
+pub mod secrets;
 mod waiting;
 
 use std::sync::Arc;
@@ -9,15 +14,36 @@ use std::sync::Arc;
 use picloud_shared::{Clock, sdk::Services};
 use picloud_store::Store;
 
+pub use address_guard::AddressGuard;
+pub use docs::DocsServiceImpl;
+pub use events::InvokeServiceImpl;
+pub use http::{HttpServiceImpl, SystemLookup};
 pub use kv::{KvServiceImpl, sweep_expired};
+pub use secrets::{SecretKeys, SecretsServiceImpl};
 
-/// The services of this version: `kv`. Called from within a runtime, whose threads do the waiting.
-pub fn services(store: &Store, clock: &Arc<dyn Clock>) -> Services {
+/// All services. Called from within a runtime, whose threads do the waiting.
+pub fn services(
+    store: &Store,
+    clock: &Arc<dyn Clock>,
+    secrets: &Arc<SecretsServiceImpl>,
+    guard: AddressGuard,
+    version: &'static str,
+) -> Services {
     Services {
         kv: Arc::new(KvServiceImpl::new(store.clone(), Arc::clone(clock))),
-        docs: None,
-        secrets: None,
-        http: None,
-        invoke: None,
+        docs: Some(Arc::new(DocsServiceImpl::new(
+            store.clone(),
+            Arc::clone(clock),
+        ))),
+        secrets: Some(Arc::clone(secrets) as _),
+        http: Some(Arc::new(HttpServiceImpl::new(
+            guard,
+            Arc::new(SystemLookup),
+            version,
+        ))),
+        invoke: Some(Arc::new(InvokeServiceImpl::new(
+            store.clone(),
+            Arc::clone(clock),
+        ))),
     }
 }

@@ -13,23 +13,25 @@ pub(crate) fn wait<T>(
     future: impl Future<Output = Result<T, StoreError>>,
 ) -> SdkResult<T> {
     let bounded = tokio::time::timeout_at(deadline.into(), future);
-    let handle = Handle::try_current()
-        .map_err(|_| SdkError::new(SdkErrorCode::Unavailable, "the server is stopping"))?;
-    let outcome = match handle.runtime_flavor() {
-        RuntimeFlavor::MultiThread => tokio::task::block_in_place(|| handle.block_on(bounded)),
-        _ => {
-            return Err(SdkError::new(
-                SdkErrorCode::Unavailable,
-                "this runtime cannot wait for the database",
-            ));
-        }
-    };
-    match outcome {
+    match block(bounded)? {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(error)) => Err(told(&error)),
         Err(_) => Err(SdkError::new(
             SdkErrorCode::Timeout,
             "the run's time was up while it waited for the database",
+        )),
+    }
+}
+
+/// Waits for a future that keeps its own time.
+pub(crate) fn block<T>(future: impl Future<Output = T>) -> SdkResult<T> {
+    let handle = Handle::try_current()
+        .map_err(|_| SdkError::new(SdkErrorCode::Unavailable, "the server is stopping"))?;
+    match handle.runtime_flavor() {
+        RuntimeFlavor::MultiThread => Ok(tokio::task::block_in_place(|| handle.block_on(future))),
+        _ => Err(SdkError::new(
+            SdkErrorCode::Unavailable,
+            "this runtime cannot wait",
         )),
     }
 }

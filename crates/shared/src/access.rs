@@ -117,8 +117,9 @@ impl Capability {
             | Self::PlanCreate
             | Self::DriftView
             | Self::EventsView => Scope::AppRead,
-            Self::AppInvoke => Scope::AppInvoke,
-            Self::AppHttpRequest | Self::AppDataAccess | Self::AppSecretRead => Scope::ScriptWrite,
+            // Who may call a script may let it use its own data; reaching other hosts is more.
+            Self::AppInvoke | Self::AppDataAccess | Self::AppSecretRead => Scope::AppInvoke,
+            Self::AppHttpRequest => Scope::ScriptWrite,
             Self::SourceSync | Self::DriftHeal => Scope::SyncWrite,
             Self::TriggerManage | Self::TriggerFire => Scope::TriggerWrite,
             Self::RunView | Self::DeadLetterView | Self::StatsView => Scope::RunRead,

@@ -5,7 +5,8 @@ use serde_json::Value;
 
 use crate::{
     ids::{EventId, RunId},
-    names::TriggerName,
+    names::{ScriptPath, TriggerName},
+    run::RunRecord,
 };
 
 /// What kind of cause an event has.
@@ -23,6 +24,21 @@ pub enum EventKind {
 }
 
 impl EventKind {
+    /// Reads the word back.
+    pub fn parse(word: &str) -> Option<Self> {
+        [
+            Self::Cron,
+            Self::Kv,
+            Self::Docs,
+            Self::DeadLetter,
+            Self::Invoke,
+            Self::Enqueue,
+            Self::Http,
+        ]
+        .into_iter()
+        .find(|kind| kind.as_str() == word)
+    }
+
     /// The word that stands in `ctx.event.kind` and in PostgreSQL.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -33,6 +49,31 @@ impl EventKind {
             Self::Invoke => "invoke",
             Self::Enqueue => "enqueue",
             Self::Http => "http",
+        }
+    }
+}
+
+/// How many runs may cause one another; the next event is a dead letter.
+pub const MAX_CHAIN: usize = 16;
+
+/// One run of a chain of causes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Link {
+    /// The run.
+    pub run: RunId,
+    /// What it ran.
+    pub script: ScriptPath,
+    /// The trigger behind it.
+    pub trigger: Option<TriggerName>,
+}
+
+impl Link {
+    /// The link that a finished run makes.
+    pub fn of(record: &RunRecord) -> Self {
+        Self {
+            run: record.id,
+            script: record.script.clone(),
+            trigger: record.trigger.clone(),
         }
     }
 }

@@ -15,10 +15,11 @@ use serde_json::Value;
 
 use crate::{
     access::Principal,
-    event::Event,
+    event::{Event, Link},
     ids::RunId,
     limits::Limits,
     names::CommitId,
+    redact::Redactor,
     run::{LogLine, RunError, RunKind, RunStatus},
     snapshot::{AppSnapshot, ScriptSource},
 };
@@ -44,8 +45,8 @@ pub struct Invocation {
     pub principal: Principal,
     /// The run that caused it.
     pub cause: Option<RunId>,
-    /// How many runs are before it in its chain of causes.
-    pub depth: u32,
+    /// The runs that led to it, oldest first.
+    pub chain: Vec<Link>,
     /// Raised when nobody waits for the outcome any more.
     pub cancel: Cancel,
 }
@@ -152,6 +153,8 @@ pub struct Outcome {
     pub logs: Vec<LogLine>,
     /// Lines that did not fit.
     pub dropped_logs: u64,
+    /// The secrets that it got to know: what is kept of its input holds none of them.
+    pub secrets: Redactor,
 }
 
 impl Outcome {
@@ -171,6 +174,7 @@ impl Outcome {
             peak_memory: 0,
             logs: Vec::new(),
             dropped_logs: 0,
+            secrets: Redactor::default(),
         }
     }
 }

@@ -3,6 +3,12 @@
 use crate::app::ScriptKind;
 use crate::names::ScriptPath;
 
+/// Tells whether a sealed secret can be opened here.
+pub trait SecretChecker: Send + Sync {
+    /// `Err` says why not, without saying what is in it.
+    fn check(&self, sealed: &str) -> Result<(), String>;
+}
+
 /// Reads a script's source and says what is wrong with it. Implemented by executor-core and given
 /// to the validator by the program. Pure: the same text gives the same report.
 pub trait ScriptChecker: Send + Sync {

@@ -9,8 +9,9 @@ use serde_json::Value;
 
 use crate::{
     access::Principal,
+    event::Link,
     ids::{AppId, EventId, RunId},
-    names::{CommitId, ScriptPath},
+    names::{CommitId, ScriptPath, TriggerName},
     snapshot::AppSnapshot,
 };
 
@@ -29,8 +30,10 @@ pub struct SdkCallCx {
     pub deadline: Instant,
     /// The commit that runs.
     pub commit: CommitId,
-    /// How many runs are before it in its chain of causes.
-    pub depth: u32,
+    /// The runs that led to it, oldest first, without itself.
+    pub chain: Vec<Link>,
+    /// The trigger behind it.
+    pub trigger: Option<TriggerName>,
 }
 
 impl SdkCallCx {

@@ -3,8 +3,9 @@
 
 use chrono::{DateTime, Utc};
 use picloud_shared::AppId;
+use serde_json::Value;
 
-use crate::{Store, StoreError};
+use crate::{Store, StoreError, outbox::DataEvent};
 
 /// An entry's value as JSON text, and its version.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -123,23 +124,14 @@ impl Store {
         value: &str,
         expires_at: Option<DateTime<Utc>>,
         now: DateTime<Utc>,
+        event: Option<&DataEvent>,
     ) -> Result<i64, StoreError> {
-        let version = sqlx::query_scalar!(
-            "INSERT INTO kv (app_id, collection, key, value, version, expires_at)
-             VALUES ($1, $2, $3, $4::text::json, 1, $5)
-             ON CONFLICT (app_id, collection, key) DO UPDATE
-               SET value = EXCLUDED.value, expires_at = EXCLUDED.expires_at,
-                   version = CASE WHEN kv.expires_at <= $6 THEN 1 ELSE kv.version + 1 END
-             RETURNING version",
-            at.app.0,
-            at.collection,
-            at.key,
-            value,
-            expires_at,
-            now,
-        )
-        .fetch_one(self.pool())
-        .await?;
+        let Some(event) = event else {
+            return set(self.pool(), at, value, expires_at, now).await;
+        };
+        let mut write = Write::begin(self, at, now).await?;
+        let version = set(&mut *write.transaction, at, value, expires_at, now).await?;
+        write.end(at, event, "set").await?;
         Ok(version)
     }
 
@@ -150,23 +142,16 @@ impl Store {
         value: &str,
         expires_at: Option<DateTime<Utc>>,
         now: DateTime<Utc>,
+        event: Option<&DataEvent>,
     ) -> Result<Option<i64>, StoreError> {
-        let version = sqlx::query_scalar!(
-            "INSERT INTO kv (app_id, collection, key, value, version, expires_at)
-             VALUES ($1, $2, $3, $4::text::json, 1, $5)
-             ON CONFLICT (app_id, collection, key) DO UPDATE
-               SET value = EXCLUDED.value, expires_at = EXCLUDED.expires_at, version = 1
-               WHERE kv.expires_at <= $6
-             RETURNING version",
-            at.app.0,
-            at.collection,
-            at.key,
-            value,
-            expires_at,
-            now,
-        )
-        .fetch_optional(self.pool())
-        .await?;
+        let Some(event) = event else {
+            return create(self.pool(), at, value, expires_at, now).await;
+        };
+        let mut write = Write::begin(self, at, now).await?;
+        let version = create(&mut *write.transaction, at, value, expires_at, now).await?;
+        if version.is_some() {
+            write.end(at, event, "set").await?;
+        }
         Ok(version)
     }
 
@@ -178,23 +163,17 @@ impl Store {
         version: i64,
         expires_at: Option<DateTime<Utc>>,
         now: DateTime<Utc>,
+        event: Option<&DataEvent>,
     ) -> Result<Option<i64>, StoreError> {
-        let version = sqlx::query_scalar!(
-            "UPDATE kv SET value = $4::text::json, expires_at = $6, version = version + 1
-             WHERE app_id = $1 AND collection = $2 AND key = $3 AND version = $5
-               AND (expires_at IS NULL OR expires_at > $7)
-             RETURNING version",
-            at.app.0,
-            at.collection,
-            at.key,
-            value,
-            version,
-            expires_at,
-            now,
-        )
-        .fetch_optional(self.pool())
-        .await?;
-        Ok(version)
+        let Some(event) = event else {
+            return replace(self.pool(), at, value, version, expires_at, now).await;
+        };
+        let mut write = Write::begin(self, at, now).await?;
+        let written = replace(&mut *write.transaction, at, value, version, expires_at, now).await?;
+        if written.is_some() {
+            write.end(at, event, "set").await?;
+        }
+        Ok(written)
     }
 
     /// Removes an entry; whether it was there.
@@ -202,18 +181,17 @@ impl Store {
         &self,
         at: KvAddress<'_>,
         now: DateTime<Utc>,
+        event: Option<&DataEvent>,
     ) -> Result<bool, StoreError> {
-        let was_there = sqlx::query_scalar!(
-            r#"DELETE FROM kv WHERE app_id = $1 AND collection = $2 AND key = $3
-               RETURNING (expires_at IS NULL OR expires_at > $4) AS "was_there!""#,
-            at.app.0,
-            at.collection,
-            at.key,
-            now,
-        )
-        .fetch_optional(self.pool())
-        .await?;
-        Ok(was_there.unwrap_or(false))
+        let Some(event) = event else {
+            return delete(self.pool(), at, now).await;
+        };
+        let mut write = Write::begin(self, at, now).await?;
+        let was_there = delete(&mut *write.transaction, at, now).await?;
+        if was_there {
+            write.end(at, event, "delete").await?;
+        }
+        Ok(was_there)
     }
 
     /// Adds to an integer, absent being 0; gives the sum. A value that is no integer, or a sum
@@ -223,24 +201,14 @@ impl Store {
         at: KvAddress<'_>,
         by: i64,
         now: DateTime<Utc>,
+        event: Option<&DataEvent>,
     ) -> Result<i64, StoreError> {
-        let sum = sqlx::query_scalar!(
-            r#"INSERT INTO kv (app_id, collection, key, value, version)
-               VALUES ($1, $2, $3, to_json($4::bigint), 1)
-               ON CONFLICT (app_id, collection, key) DO UPDATE
-                 SET value = CASE WHEN kv.expires_at <= $5 THEN EXCLUDED.value
-                                  ELSE to_json((kv.value::text)::bigint + $4::bigint) END,
-                     version = CASE WHEN kv.expires_at <= $5 THEN 1 ELSE kv.version + 1 END,
-                     expires_at = CASE WHEN kv.expires_at <= $5 THEN NULL ELSE kv.expires_at END
-               RETURNING (value::text)::bigint AS "sum!""#,
-            at.app.0,
-            at.collection,
-            at.key,
-            by,
-            now,
-        )
-        .fetch_one(self.pool())
-        .await?;
+        let Some(event) = event else {
+            return incr(self.pool(), at, by, now).await;
+        };
+        let mut write = Write::begin(self, at, now).await?;
+        let sum = incr(&mut *write.transaction, at, by, now).await?;
+        write.end(at, event, "set").await?;
         Ok(sum)
     }
 
@@ -266,4 +234,195 @@ impl Store {
                 .await?;
         Ok((removed, next))
     }
+}
+
+/// A write that sets triggers off, in one transaction with their events.
+struct Write {
+    transaction: sqlx::Transaction<'static, sqlx::Postgres>,
+    previous: Option<Value>,
+}
+
+impl Write {
+    async fn begin(
+        store: &Store,
+        at: KvAddress<'_>,
+        now: DateTime<Utc>,
+    ) -> Result<Self, StoreError> {
+        let mut transaction = store.pool().begin().await?;
+        let previous = sqlx::query_scalar!(
+            r#"SELECT value AS "value: Value" FROM kv
+               WHERE app_id = $1 AND collection = $2 AND key = $3
+                 AND (expires_at IS NULL OR expires_at > $4) FOR UPDATE"#,
+            at.app.0,
+            at.collection,
+            at.key,
+            now,
+        )
+        .fetch_optional(&mut *transaction)
+        .await?;
+        Ok(Self {
+            transaction,
+            previous,
+        })
+    }
+
+    async fn end(
+        mut self,
+        at: KvAddress<'_>,
+        event: &DataEvent,
+        op: &str,
+    ) -> Result<(), StoreError> {
+        let value = sqlx::query_scalar!(
+            r#"SELECT value AS "value: Value" FROM kv
+               WHERE app_id = $1 AND collection = $2 AND key = $3"#,
+            at.app.0,
+            at.collection,
+            at.key,
+        )
+        .fetch_optional(&mut *self.transaction)
+        .await?;
+        let detail = serde_json::json!({
+            "collection": at.collection, "key": at.key, "op": op, "value": value, "previous": self.previous,
+        });
+        event
+            .emit(
+                &mut self.transaction,
+                at.app,
+                "kv",
+                at.collection,
+                op,
+                &detail,
+            )
+            .await?;
+        self.transaction.commit().await?;
+        Ok(())
+    }
+}
+
+/// Writes an entry whatever was there; gives its new version.
+async fn set(
+    executor: impl sqlx::PgExecutor<'_>,
+    at: KvAddress<'_>,
+    value: &str,
+    expires_at: Option<DateTime<Utc>>,
+    now: DateTime<Utc>,
+) -> Result<i64, StoreError> {
+    let version = sqlx::query_scalar!(
+        "INSERT INTO kv (app_id, collection, key, value, version, expires_at)
+         VALUES ($1, $2, $3, $4::text::json, 1, $5)
+         ON CONFLICT (app_id, collection, key) DO UPDATE
+           SET value = EXCLUDED.value, expires_at = EXCLUDED.expires_at,
+               version = CASE WHEN kv.expires_at <= $6 THEN 1 ELSE kv.version + 1 END
+         RETURNING version",
+        at.app.0,
+        at.collection,
+        at.key,
+        value,
+        expires_at,
+        now,
+    )
+    .fetch_one(executor)
+    .await?;
+    Ok(version)
+}
+
+/// Writes an entry only where there is none; gives its version, or `None` where there is one.
+async fn create(
+    executor: impl sqlx::PgExecutor<'_>,
+    at: KvAddress<'_>,
+    value: &str,
+    expires_at: Option<DateTime<Utc>>,
+    now: DateTime<Utc>,
+) -> Result<Option<i64>, StoreError> {
+    let version = sqlx::query_scalar!(
+        "INSERT INTO kv (app_id, collection, key, value, version, expires_at)
+         VALUES ($1, $2, $3, $4::text::json, 1, $5)
+         ON CONFLICT (app_id, collection, key) DO UPDATE
+           SET value = EXCLUDED.value, expires_at = EXCLUDED.expires_at, version = 1
+           WHERE kv.expires_at <= $6
+         RETURNING version",
+        at.app.0,
+        at.collection,
+        at.key,
+        value,
+        expires_at,
+        now,
+    )
+    .fetch_optional(executor)
+    .await?;
+    Ok(version)
+}
+
+/// Writes an entry only where it has this version; gives the new one, or `None` where it hasn't.
+async fn replace(
+    executor: impl sqlx::PgExecutor<'_>,
+    at: KvAddress<'_>,
+    value: &str,
+    version: i64,
+    expires_at: Option<DateTime<Utc>>,
+    now: DateTime<Utc>,
+) -> Result<Option<i64>, StoreError> {
+    let version = sqlx::query_scalar!(
+        "UPDATE kv SET value = $4::text::json, expires_at = $6, version = version + 1
+         WHERE app_id = $1 AND collection = $2 AND key = $3 AND version = $5
+           AND (expires_at IS NULL OR expires_at > $7)
+         RETURNING version",
+        at.app.0,
+        at.collection,
+        at.key,
+        value,
+        version,
+        expires_at,
+        now,
+    )
+    .fetch_optional(executor)
+    .await?;
+    Ok(version)
+}
+
+/// Removes an entry; whether it was there.
+async fn delete(
+    executor: impl sqlx::PgExecutor<'_>,
+    at: KvAddress<'_>,
+    now: DateTime<Utc>,
+) -> Result<bool, StoreError> {
+    let was_there = sqlx::query_scalar!(
+        r#"DELETE FROM kv WHERE app_id = $1 AND collection = $2 AND key = $3
+           RETURNING (expires_at IS NULL OR expires_at > $4) AS "was_there!""#,
+        at.app.0,
+        at.collection,
+        at.key,
+        now,
+    )
+    .fetch_optional(executor)
+    .await?;
+    Ok(was_there.unwrap_or(false))
+}
+
+/// Adds to an integer, absent being 0; gives the sum. A value that is no integer, or a sum
+/// that is none, is an error of PostgreSQL's class 22 and leaves the entry as it was.
+async fn incr(
+    executor: impl sqlx::PgExecutor<'_>,
+    at: KvAddress<'_>,
+    by: i64,
+    now: DateTime<Utc>,
+) -> Result<i64, StoreError> {
+    let sum = sqlx::query_scalar!(
+        r#"INSERT INTO kv (app_id, collection, key, value, version)
+           VALUES ($1, $2, $3, to_json($4::bigint), 1)
+           ON CONFLICT (app_id, collection, key) DO UPDATE
+             SET value = CASE WHEN kv.expires_at <= $5 THEN EXCLUDED.value
+                              ELSE to_json((kv.value::text)::bigint + $4::bigint) END,
+                 version = CASE WHEN kv.expires_at <= $5 THEN 1 ELSE kv.version + 1 END,
+                 expires_at = CASE WHEN kv.expires_at <= $5 THEN NULL ELSE kv.expires_at END
+           RETURNING (value::text)::bigint AS "sum!""#,
+        at.app.0,
+        at.collection,
+        at.key,
+        by,
+        now,
+    )
+    .fetch_one(executor)
+    .await?;
+    Ok(sum)
 }

@@ -4,12 +4,14 @@
 
 pub mod apply;
 pub mod deployments;
+pub mod docs;
 mod error;
 pub mod keys;
 pub mod kv;
 mod listen;
 mod live;
 mod live_rows;
+pub mod outbox;
 pub mod page;
 pub mod runs;
 pub mod snapshot;

@@ -7,6 +7,7 @@ use crate::{Store, StoreError};
 /// Channels of `NOTIFY`.
 pub(crate) const GENERATION: &str = "picloud_generation";
 const EDITED: &str = "picloud_edited";
+pub(crate) const OUTBOX: &str = "picloud_outbox";
 
 /// One thing that PostgreSQL told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,6 +27,13 @@ pub struct Notifications {
 }
 
 impl Store {
+    /// Listens for events that are written.
+    pub async fn listen_outbox(&self) -> Result<Notifications, StoreError> {
+        let mut listener = PgListener::connect_with(self.pool()).await?;
+        listener.listen(OUTBOX).await?;
+        Ok(Notifications { listener })
+    }
+
     /// Listens for changes of the live configuration.
     pub async fn listen(&self) -> Result<Notifications, StoreError> {
         let mut listener = PgListener::connect_with(self.pool()).await?;

@@ -3,7 +3,7 @@
 use chrono::{DateTime, Days, NaiveDate, Utc};
 use picloud_shared::{AppId, AppName, RunId, RunRecord, RunStatus, app::to_value, run::RunKind};
 use serde_json::{Value, json};
-use sqlx::{AssertSqlSafe, types::Json};
+use sqlx::{AssertSqlSafe, PgConnection, types::Json};
 use uuid::Uuid;
 
 use crate::{Page, Store, StoreError, page::PageQuery};
@@ -92,26 +92,8 @@ impl TryFrom<Row> for RunRecord {
 impl Store {
     /// Writes records, all in one statement.
     pub async fn insert_runs(&self, records: &[RunRecord]) -> Result<(), StoreError> {
-        let rows: Vec<Value> = records
-            .iter()
-            .map(|record| {
-                let mut row = to_value(record);
-                row["app_id"] = json!(record.app_id);
-                row
-            })
-            .collect();
-        // PostgreSQL's text cannot hold U+0000, which a script may log.
-        let text = serde_json::to_string(&rows)
-            .unwrap_or_default()
-            .replace("\\u0000", "\\ufffd");
-        sqlx::query!(
-            "INSERT INTO runs SELECT r.* FROM json_populate_recordset(NULL::runs, $1::text::json) r
-             ON CONFLICT DO NOTHING",
-            text,
-        )
-        .execute(self.pool())
-        .await?;
-        Ok(())
+        let mut connection = self.pool().acquire().await?;
+        insert(&mut connection, &records.iter().collect::<Vec<_>>()).await
     }
 
     /// Adds to the counts.
@@ -245,4 +227,31 @@ impl Store {
             .await?;
         Ok(())
     }
+}
+
+/// Writes records; those that are there already stay as they are.
+pub(crate) async fn insert(
+    connection: &mut PgConnection,
+    records: &[&RunRecord],
+) -> Result<(), StoreError> {
+    let rows: Vec<Value> = records
+        .iter()
+        .map(|record| {
+            let mut row = to_value(record);
+            row["app_id"] = json!(record.app_id);
+            row
+        })
+        .collect();
+    // PostgreSQL's text cannot hold U+0000, which a script may log.
+    let text = serde_json::to_string(&rows)
+        .unwrap_or_default()
+        .replace("\\u0000", "\\ufffd");
+    sqlx::query!(
+        "INSERT INTO runs SELECT r.* FROM json_populate_recordset(NULL::runs, $1::text::json) r
+         ON CONFLICT DO NOTHING",
+        text,
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
 }

@@ -3,7 +3,7 @@
 use picloud_shared::sdk::{KvListOptions, KvSetOptions};
 use rhai::{Array, Dynamic, ImmutableString, Map, Module};
 
-use super::{Function, Native, duration, invalid, services, throw};
+use super::{Function, Native, duration, invalid, limit, services, text, throw, unknown, version};
 use crate::json;
 
 macro_rules! function {
@@ -165,16 +165,7 @@ fn list(collection: &str, options: &Map) -> Native<Array> {
             // The first page has no key to come after.
             "after" if option.is_unit() => {}
             "after" => parsed.after = Some(text("after", option)?),
-            "limit" => {
-                let limit = option
-                    .as_int()
-                    .ok()
-                    .and_then(|limit| u32::try_from(limit).ok());
-                let limit = limit.filter(|limit| (1..=1000).contains(limit));
-                parsed.limit = Some(
-                    limit.ok_or_else(|| invalid("limit must be a whole number from 1 to 1000"))?,
-                );
-            }
+            "limit" => parsed.limit = Some(limit(option)?),
             other => return Err(unknown("kv::list", other, "prefix, after, limit")),
         }
     }
@@ -187,22 +178,4 @@ fn list(collection: &str, options: &Map) -> Native<Array> {
         map.into()
     });
     Ok(entries.collect())
-}
-
-fn version(value: &Dynamic) -> Native<i64> {
-    let version = value.as_int().ok().filter(|version| *version >= 0);
-    version.ok_or_else(|| invalid("if_version must be a whole number, 0 or more"))
-}
-
-fn text(name: &str, value: &Dynamic) -> Native<String> {
-    value
-        .clone()
-        .into_string()
-        .map_err(|kind| invalid(format!("{name} must be text; this is {kind}")))
-}
-
-fn unknown(function: &str, option: &str, known: &str) -> Box<rhai::EvalAltResult> {
-    invalid(format!(
-        "{function} has no option `{option}`; it takes {known}"
-    ))
 }

@@ -6,8 +6,8 @@ use std::{
 };
 
 use picloud_shared::{
-    AppSpec, BlobId, Limits, LimitsPatch, ScriptPath, Severity,
-    app::{RouteSpec, ScriptKind, ScriptSpec, StaticFile},
+    AppSpec, BlobId, Limits, LimitsPatch, ScriptPath, Severity, TriggerName,
+    app::{RouteAuth, RouteSpec, ScriptKind, ScriptSpec, StaticFile, TriggerSpec},
     script::{ScriptProblemKind, ScriptReport},
 };
 
@@ -71,6 +71,8 @@ pub(super) fn read(
     let static_files = read_static(folder, &manifest, &mut report, &mut files)?;
     files.find_nested(folder, &report)?;
     let routes = routes(&manifest, &files.scripts, &mut report);
+    let triggers = triggers(&manifest, &files.scripts, &mut report);
+    check_secrets(&manifest, options, &mut report);
     graph::check(
         &files.scripts,
         folder.dir,
@@ -103,6 +105,13 @@ pub(super) fn read(
             .map(|(path, script)| (path, script.spec))
             .collect();
         spec.routes = routes;
+        spec.triggers = triggers;
+        spec.checks = manifest.checks;
+        spec.secrets = manifest
+            .secrets
+            .into_iter()
+            .map(|(name, sealed)| (name, sealed.value))
+            .collect();
         Arc::new(spec)
     });
     Ok(LoadedApp {
@@ -434,6 +443,55 @@ fn read_static(
     Ok(found)
 }
 
+/// Each secret can be opened here, and each that a route names is declared.
+fn check_secrets(manifest: &AppManifest, options: &LoadOptions<'_>, report: &mut Report<'_>) {
+    if let Some(checker) = options.secrets {
+        for (name, sealed) in &manifest.secrets {
+            if let Err(reason) = checker.check(&sealed.value) {
+                let message =
+                    format!("the secret `{name}` cannot be opened by this server: {reason}");
+                let hint = Some("seal it to this server: `picloud secrets seal`".to_owned());
+                report.error("E0602", sealed.place, message, hint);
+            }
+        }
+    }
+    for route in &manifest.routes {
+        let (RouteAuth::Signature { secret, .. }, Some(place)) = (&route.auth, route.secret_place)
+        else {
+            continue;
+        };
+        if !manifest.secrets.iter().any(|(name, _)| name == secret) {
+            let names = manifest.secrets.iter().map(|(name, _)| name.as_str());
+            let hint = did_you_mean(secret, names)
+                .or_else(|| Some("declare it below `secrets`".to_owned()));
+            let message = format!("the app declares no secret `{secret}`");
+            report.error("E0603", place, message, hint);
+        }
+    }
+}
+
+fn triggers(
+    manifest: &AppManifest,
+    scripts: &Scripts,
+    report: &mut Report<'_>,
+) -> BTreeMap<TriggerName, TriggerSpec> {
+    let mut triggers = BTreeMap::new();
+    for trigger in &manifest.triggers {
+        let script = handler(&trigger.script.value, trigger.script.place, scripts, report);
+        let Some(script) = script else { continue };
+        let spec = TriggerSpec {
+            kind: trigger.kind.clone(),
+            script,
+            enabled: trigger.enabled,
+            retry: trigger.retry.clone(),
+            max_concurrency: trigger.max_concurrency,
+            limits: trigger.limits.clone(),
+        };
+        triggers.insert(trigger.name.value.clone(), spec);
+    }
+    triggers
+}
+
 fn routes(manifest: &AppManifest, scripts: &Scripts, report: &mut Report<'_>) -> Vec<RouteSpec> {
     let mut good: Vec<(&RouteManifest, RouteSpec)> = Vec::new();
     for route in &manifest.routes {
@@ -450,7 +508,7 @@ fn routes(manifest: &AppManifest, scripts: &Scripts, report: &mut Report<'_>) ->
             mode: route.mode,
             auth: route.auth.clone(),
             cors: route.cors.clone(),
-            rate_limit: None,
+            rate_limit: route.rate_limit,
             limits: route.limits.clone(),
         };
         check_limits(&Limits::default().with(&route.limits), route, report);

@@ -23,6 +23,16 @@ pub(super) async fn me(State(state): State<AdminState>, Caller(record): Caller) 
     Json(json!({ "key": show(&record), "version": state.version }))
 }
 
+/// What a client needs to know of the server: no secret is among it.
+pub(super) async fn instance(State(state): State<AdminState>, _: Caller) -> Json<Value> {
+    let served = *state.served.borrow();
+    Json(json!({
+        "version": state.version,
+        "recipient": state.recipient,
+        "generation": served.map(|served| served.generation),
+    }))
+}
+
 pub(super) async fn list(
     State(state): State<AdminState>,
     caller: Authorized<KeyManage>,

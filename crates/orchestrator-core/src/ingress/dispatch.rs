@@ -112,7 +112,7 @@ impl Ingress {
                 input: Input::Request(Box::new(data)),
                 principal: Principal::App,
                 cause: None,
-                depth: 0,
+                chain: Vec::new(),
                 cancel: Cancel::never(),
             };
             self.options.executor.execute(invocation).await

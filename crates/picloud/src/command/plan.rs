@@ -78,6 +78,7 @@ fn at_revision(dir: &Path, revision: &str, prefix: &str) -> Result<Loaded> {
     let options = LoadOptions {
         path: prefix,
         checker: &checker,
+        secrets: None,
     };
     load(
         &repository,

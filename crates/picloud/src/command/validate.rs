@@ -40,6 +40,7 @@ pub fn read(tree: &FolderTree) -> Result<Loaded> {
     let options = LoadOptions {
         path: tree.prefix(),
         checker: &checker,
+        secrets: None,
     };
     load(tree, &tree.root_id(), &options, &mut LoadCache::default()).context("cannot read the tree")
 }

@@ -11,7 +11,7 @@ const APPS: usize = 6;
 fn write(repository: &TestRepository, round: usize) -> String {
     for app in 0..APPS {
         // Each round has another number of routes, so that rows come and go, too.
-        let routes: String = (0..1 + (round + app) % 4)
+        let routes: String = (0..=(round + app) % 4)
             .map(|route| format!("  - {{path: '/r{route}', script: scripts/a.rhai}}\n"))
             .collect();
         repository.write(

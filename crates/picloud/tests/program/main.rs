@@ -4,8 +4,6 @@ mod crashes;
 mod hostile;
 mod support;
 
-use std::time::Duration;
-
 use picloud_test_support::TestRepository;
 use serde_json::{Value, json};
 use support::{Server, eventually};

@@ -1,0 +1,88 @@
+//! One handler that runs another, in the same run and within the same limits.
+
+use std::sync::Arc;
+
+use picloud_shared::{
+    ScriptPath,
+    run::RunErrorKind,
+    sdk::{SdkError, SdkErrorCode},
+};
+use rhai::{Dynamic, Engine, EvalAltResult, Position, Scope};
+use serde_json::Value;
+
+use crate::{context, limits, sdk};
+
+/// Handlers that wait for one another.
+const MAX_NESTED: u32 = 16;
+
+/// Runs a handler of the running app now; gives its value.
+pub(crate) fn invoke(
+    engine: &Engine,
+    path: &ScriptPath,
+    payload: &Value,
+) -> Result<Dynamic, Box<EvalAltResult>> {
+    let state = limits::with(|state| {
+        let source = state.cx.app.scripts.get(path).cloned()?;
+        let event = state.clock.new_id();
+        Some((source, state.cx.clone(), Arc::clone(&state.compiled), event))
+    });
+    let gone = || {
+        sdk::throw(SdkError::new(
+            SdkErrorCode::NotFound,
+            format!("the app has no script `{path}`"),
+        ))
+    };
+    let (source, cx, compiled, event) = state.flatten().ok_or_else(gone)?;
+    let compiled = compiled
+        .get(engine, &source)
+        .map_err(|error| sdk::throw(SdkError::new(SdkErrorCode::Failed, error.message)))?;
+    let mut scope = Scope::new();
+    if compiled.wants_context {
+        let ctx = context::invoked(&cx, path, payload, &event.to_string());
+        scope.push_constant_dynamic("ctx", ctx);
+    }
+    let before = limits::with(|state| state.enter(path.clone())).unwrap_or(Err(()));
+    let Ok(before) = before else {
+        limits::with(|state| state.stop(RunErrorKind::Depth));
+        return Err(Box::new(EvalAltResult::ErrorTerminated(
+            Dynamic::UNIT,
+            Position::NONE,
+        )));
+    };
+    let result = engine.eval_ast_with_scope::<Dynamic>(&mut scope, &compiled.ast);
+    limits::with(|state| state.leave(before));
+    result.map_err(|error| {
+        // What stops a run stops all of it.
+        if matches!(*error, EvalAltResult::ErrorTerminated(..)) {
+            return error;
+        }
+        Box::new(EvalAltResult::ErrorInFunctionCall(
+            "scripts::invoke".to_owned(),
+            path.to_string(),
+            error,
+            Position::NONE,
+        ))
+    })
+}
+
+impl limits::RunState {
+    /// Begins a nested run; gives what [`Self::leave`] takes.
+    fn enter(&mut self, script: ScriptPath) -> Result<(u64, ScriptPath), ()> {
+        if self.nested >= MAX_NESTED {
+            return Err(());
+        }
+        self.nested += 1;
+        let outer = std::mem::replace(&mut self.cx.script, script);
+        let before = self.nested_operations;
+        self.nested_operations = self.operations();
+        Ok((before, outer))
+    }
+
+    /// Ends a nested run; what it took counts for the whole.
+    fn leave(&mut self, (before, outer): (u64, ScriptPath)) {
+        self.nested -= 1;
+        self.cx.script = outer;
+        let own = self.operations().saturating_sub(self.nested_operations);
+        self.nested_operations = before + own;
+    }
+}

@@ -1,0 +1,114 @@
+//! `docs::*`
+
+use picloud_shared::sdk::{DocsService, Document, FindOptions, SdkCallCx};
+use rhai::{Array, Dynamic, ImmutableString, Map, Module};
+use serde_json::Value;
+
+use super::{Native, absent, invalid, limit, services, text, throw, unknown, version};
+use crate::json;
+
+functions! {
+    "docs" :: "create" [2], ["create(collection: String, document: Map) -> String"], "Keeps a document and gives its id.";
+    "docs" :: "get" [2], ["get(collection: String, id: String) -> Dynamic"], "The document with `id` and `version` beside its own fields; `()` where there is none.";
+    "docs" :: "update" [3, 4], ["update(collection: String, id: String, document: Map) -> int", "update(collection: String, id: String, document: Map, options: Map) -> int"], "Replaces a document and gives its new version. Options: if_version.";
+    "docs" :: "patch" [3], ["patch(collection: String, id: String, merge: Map) -> int"], "Merges into a document (RFC 7396) and gives its new version.";
+    "docs" :: "delete" [2], ["delete(collection: String, id: String) -> bool"], "Removes a document; whether it was there.";
+    "docs" :: "find" [2, 3], ["find(collection: String, filter: Map) -> Array", "find(collection: String, filter: Map, options: Map) -> Array"], "Documents that match, oldest first. Options: sort (`age` or `-age`), limit (100, at most 1000), after (the last document's id).";
+    "docs" :: "count" [2], ["count(collection: String, filter: Map) -> int"], "How many documents match.";
+}
+
+type Text = ImmutableString;
+
+pub(super) fn module() -> Module {
+    let mut module = Module::new();
+    module.set_native_fn("create", |c: Text, document: Map| {
+        let document = to_json(document)?;
+        with(|docs, cx| {
+            let id = docs.create(cx, &c, &document).map_err(throw)?;
+            Ok(ImmutableString::from(id))
+        })
+    });
+    module.set_native_fn("get", |c: Text, id: Text| {
+        with(|docs, cx| {
+            let found = docs.get(cx, &c, &id).map_err(throw)?;
+            Ok(found.map_or(Dynamic::UNIT, shown))
+        })
+    });
+    module.set_native_fn("update", |c: Text, id: Text, document: Map| {
+        update(&c, &id, document, &Map::new())
+    });
+    module.set_native_fn(
+        "update",
+        |c: Text, id: Text, document: Map, options: Map| update(&c, &id, document, &options),
+    );
+    module.set_native_fn("patch", |c: Text, id: Text, merge: Map| {
+        let merge = to_json(merge)?;
+        with(|docs, cx| docs.patch(cx, &c, &id, &merge).map_err(throw))
+    });
+    module.set_native_fn("delete", |c: Text, id: Text| {
+        with(|docs, cx| docs.delete(cx, &c, &id).map_err(throw))
+    });
+    module.set_native_fn("find", |c: Text, filter: Map| find(&c, filter, &Map::new()));
+    module.set_native_fn("find", |c: Text, filter: Map, options: Map| {
+        find(&c, filter, &options)
+    });
+    module.set_native_fn("count", |c: Text, filter: Map| {
+        let filter = to_json(filter)?;
+        with(|docs, cx| docs.count(cx, &c, &filter).map_err(throw))
+    });
+    module
+}
+
+fn with<T>(call: impl FnOnce(&dyn DocsService, &SdkCallCx) -> Native<T>) -> Native<T> {
+    let (services, cx) = services()?;
+    let docs = services.docs.ok_or_else(|| absent("docs"))?;
+    call(docs.as_ref(), &cx)
+}
+
+fn to_json(map: Map) -> Native<Value> {
+    json::to_json(&map.into()).map_err(|reason| invalid(format!("this is no JSON: {reason}")))
+}
+
+fn shown(document: Document) -> Dynamic {
+    let mut map = Map::new();
+    for (name, value) in &document.body {
+        map.insert(name.as_str().into(), json::from_json(value));
+    }
+    map.insert("id".into(), document.id.into());
+    map.insert("version".into(), document.version.into());
+    map.into()
+}
+
+fn update(collection: &str, id: &str, document: Map, options: &Map) -> Native<i64> {
+    let mut if_version = None;
+    for (name, option) in options {
+        match name.as_str() {
+            "if_version" => if_version = Some(version(option)?),
+            other => return Err(unknown("docs::update", other, "if_version")),
+        }
+    }
+    let document = to_json(document)?;
+    with(|docs, cx| {
+        docs.update(cx, collection, id, &document, if_version)
+            .map_err(throw)
+    })
+}
+
+fn find(collection: &str, filter: Map, options: &Map) -> Native<Array> {
+    let mut parsed = FindOptions::default();
+    for (name, option) in options {
+        match name.as_str() {
+            "sort" => parsed.sort = Some(text("sort", option)?),
+            // The first page has no document to come after.
+            "after" if option.is_unit() => {}
+            "after" => parsed.after = Some(text("after", option)?),
+            "limit" => parsed.limit = Some(limit(option)?),
+            other => return Err(unknown("docs::find", other, "sort, limit, after")),
+        }
+    }
+    let filter = to_json(filter)?;
+    with(|docs, cx| {
+        let found = docs.find(cx, collection, &filter, &parsed).map_err(throw)?;
+        Ok(found.into_iter().map(shown).collect())
+    })
+}
