@@ -18,7 +18,7 @@ use crate::{
 
 pub(crate) use settings::settings;
 pub use settings::{SourceSettings, Window};
-pub(crate) use triggers::TriggerManifest;
+pub(crate) use triggers::{TriggerManifest, trigger};
 
 /// Bytes of a manifest.
 pub(crate) const MAX_MANIFEST: u64 = 1 << 20;
@@ -149,11 +149,22 @@ fn document(text: &str, report: &mut Report<'_>, what: &str) -> Option<Node> {
             None
         }
         Err(error) => {
+            let line = text.lines().nth(error.place.line as usize - 1);
+            // The most common slip: a parameter of a path inside of `{…}`.
+            let braces = line.is_some_and(|line| {
+                line.split_once("path:")
+                    .is_some_and(|(_, rest)| rest.trim_start().starts_with('/') && rest.contains('{'))
+            });
+            let hint = if braces {
+                Some("put a path with parameters in quotes: path: '/entries/{id}'")
+            } else {
+                error.hint
+            };
             report.error(
                 error.code,
                 error.place,
                 error.message,
-                error.hint.map(str::to_owned),
+                hint.map(str::to_owned),
             );
             None
         }

@@ -6,11 +6,13 @@
 mod access;
 mod answer;
 mod apps;
+mod dead_letters;
 mod deployments;
 mod keys;
 mod plan;
 mod runs;
 mod sources;
+mod triggers;
 
 use std::sync::Arc;
 
@@ -77,7 +79,20 @@ pub fn router(state: AdminState) -> Router {
         .route("/apps/{app}/scripts", get(apps::scripts))
         .route("/apps/{app}/scripts/{*path}", get(apps::script))
         .route("/apps/{app}/routes", get(apps::routes))
-        .route("/apps/{app}/triggers", get(apps::triggers))
+        .route("/apps/{app}/triggers", get(triggers::list))
+        .route(
+            "/apps/{app}/triggers/{trigger}",
+            post(triggers::create)
+                .patch(triggers::patch)
+                .delete(triggers::remove),
+        )
+        .route("/apps/{app}/triggers/{trigger}/fire", post(triggers::fire))
+        .route("/dead-letters", get(dead_letters::list))
+        .route(
+            "/dead-letters/{id}",
+            get(dead_letters::show_one).delete(dead_letters::discard),
+        )
+        .route("/dead-letters/{id}/redrive", post(dead_letters::redrive))
         .route("/apps/{app}/env", get(apps::env))
         .route("/runs", get(runs::list))
         .route("/runs/{id}", get(runs::show));

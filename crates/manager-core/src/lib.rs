@@ -2,6 +2,7 @@
 //! the admin API. Knows no script engine and serves no endpoint.
 
 pub mod admin;
+pub mod cron;
 pub mod git;
 pub mod keys;
 pub mod mirror;

@@ -3,6 +3,7 @@
 mod body;
 mod cors;
 mod dispatch;
+mod gate;
 mod place;
 
 use std::{
@@ -30,6 +31,8 @@ use crate::{
     routes::{self, Match},
     static_files::StaticFiles,
 };
+pub(crate) use gate::RateLimiter;
+pub use gate::SecretLookup;
 use place::Place;
 
 /// What every answer's body is: there whole, or another service's stream.
@@ -57,6 +60,8 @@ pub struct IngressOptions {
     pub clock: Arc<dyn Clock>,
     /// Runs at the same time over all apps.
     pub max_runs: u32,
+    /// Opens secrets that sign requests.
+    pub secrets: SecretLookup,
 }
 
 /// The front of a node.
@@ -65,6 +70,7 @@ pub struct Ingress {
     pub(crate) draining: AtomicBool,
     pub(crate) running: AtomicU32,
     pub(crate) connections: AtomicU32,
+    keys: gate::KeyCache,
     files: StaticFiles,
     dot_base: String,
 }
@@ -74,6 +80,7 @@ impl Ingress {
     pub fn new(options: IngressOptions) -> Arc<Self> {
         Arc::new(Self {
             files: StaticFiles::new(options.store.clone(), options.static_dir.clone()),
+            keys: gate::KeyCache::default(),
             dot_base: format!(".{}", options.base_domain),
             draining: AtomicBool::new(false),
             running: AtomicU32::new(0),

@@ -1,7 +1,9 @@
 //! The data plane of a node: it serves the snapshot that it holds, whatever becomes of the
 //! database, of git or of the control plane. Knows no manifest, no git and no script engine.
 
+mod async_request;
 mod disk;
+mod dispatcher;
 mod follow;
 mod holder;
 mod ingress;
@@ -13,9 +15,10 @@ mod serve;
 mod static_files;
 mod stats;
 
+pub use dispatcher::Dispatcher;
 pub use follow::follow;
 pub use holder::{Served, SnapshotHolder};
-pub use ingress::{Ingress, IngressOptions};
+pub use ingress::{Ingress, IngressOptions, SecretLookup};
 pub use metrics::Gauges;
 pub use problem::problem;
 pub use recorder::{Recorder, RecorderOptions};

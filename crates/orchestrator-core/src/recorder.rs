@@ -155,16 +155,23 @@ impl Recorder {
     }
 }
 
+impl Recorder {
+    /// Tells of a run whose record is kept already.
+    pub(crate) fn announce(&self, record: &RunRecord) {
+        if record.status != RunStatus::Ok && self.failures.receiver_count() > 0 {
+            // Nobody listening any more is no loss.
+            let _ = self.failures.send(Arc::new(record.clone()));
+        }
+    }
+}
+
 impl RunSink for Recorder {
     fn wants(&self, _: &AppSnapshot, status: RunStatus, duration_ms: f64) -> bool {
         status != RunStatus::Ok || duration_ms >= self.options.slow.as_secs_f64() * 1000.0
     }
 
     fn record(&self, record: RunRecord) {
-        if record.status != RunStatus::Ok && self.failures.receiver_count() > 0 {
-            // Nobody listening any more is no loss: the record goes on below.
-            let _ = self.failures.send(Arc::new(record.clone()));
-        }
+        self.announce(&record);
         if self.records.try_send(record).is_err() {
             self.shed.fetch_add(1, Relaxed);
         }

@@ -13,6 +13,8 @@ use parking_lot::Mutex;
 use picloud_shared::{AppId, AppName, RunStatus, run::RunKind};
 use picloud_store::runs::BUCKETS;
 
+use crate::ingress::RateLimiter;
+
 const KINDS: usize = RunKind::ALL.len();
 const STATUSES: usize = RunStatus::ALL.len();
 
@@ -24,6 +26,8 @@ pub(crate) struct AppStats {
     cells: Vec<Cell>,
     /// Runs that are going on.
     pub(crate) in_flight: AtomicU32,
+    /// Requests of addresses, by route.
+    pub(crate) rates: RateLimiter,
     /// Second of the recording window, and what was recorded in it.
     window: AtomicU64,
 }
@@ -48,6 +52,7 @@ impl AppStats {
             name,
             cells: (0..KINDS * STATUSES).map(|_| cell()).collect(),
             in_flight: AtomicU32::new(0),
+            rates: RateLimiter::default(),
             window: AtomicU64::new(0),
         }
     }

@@ -12,10 +12,12 @@ use picloud_manager_core::{
     AdminState, Deployer, DeployerOptions, Sources, git::LocalPath, keys, work_tree::WorkTree,
 };
 use picloud_orchestrator_core::{
-    Ingress, IngressOptions, Recorder, RecorderOptions, SnapshotHolder,
+    Dispatcher, Ingress, IngressOptions, Recorder, RecorderOptions, SnapshotHolder,
 };
 use picloud_services::{AddressGuard, SecretKeys, SecretsServiceImpl};
-use picloud_shared::{Clock, Executor, KeyId, Scope, SourceId, SystemClock, plan::LiveVersion};
+use picloud_shared::{
+    Clock, Executor, KeyId, NodeId, Scope, SourceId, SystemClock, plan::LiveVersion,
+};
 use picloud_store::{SourceKind, SourceRecord, Store, StoreOptions, keys::NewKey};
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 
@@ -124,6 +126,10 @@ impl Server {
             platform: late.router(),
             clock: Arc::clone(&clock),
             max_runs: MAX_RUNS,
+            secrets: {
+                let secrets = Arc::clone(&secrets);
+                Arc::new(move |spec, name| secrets.of(spec, name))
+            },
         });
         let serving = tokio::spawn(picloud_orchestrator_core::serve(
             listener,
@@ -136,10 +142,23 @@ impl Server {
             tokio::spawn(picloud_orchestrator_core::follow(
                 store.clone(),
                 Arc::clone(&holder),
-                executor,
+                Arc::clone(&executor),
+            )),
+            tokio::spawn(picloud_manager_core::cron::run(
+                store.clone(),
+                Arc::clone(&clock),
             )),
             tokio::spawn(keep_house(store.clone(), Arc::clone(&clock))),
         ];
+        let dispatcher = Arc::new(Dispatcher {
+            store: store.clone(),
+            holder: Arc::clone(&holder),
+            executor,
+            recorder: Arc::clone(&recorder),
+            clock: Arc::clone(&clock),
+            node: node_id(data, clock.as_ref())?,
+        });
+        let dispatching = tokio::spawn(dispatcher.run(stopped.clone()));
         let recording = tokio::spawn(Arc::clone(&recorder).run(
             pending,
             store.clone(),
@@ -182,7 +201,7 @@ impl Server {
             recorder,
             holder,
             stop,
-            running: vec![serving, recording],
+            running: vec![serving, dispatching, recording],
             following,
             store,
             running_file,
@@ -241,6 +260,20 @@ pub fn secret_keys(data: &DataDir) -> Result<SecretKeys> {
     let text = std::fs::read_to_string(&path)
         .with_context(|| format!("cannot read {}", path.display()))?;
     SecretKeys::parse(&text).with_context(|| format!("{} is damaged", path.display()))
+}
+
+/// The node's id: kept, so that what it had leased when it was killed is found again.
+fn node_id(data: &DataDir, clock: &dyn Clock) -> Result<NodeId> {
+    let path = data.path().join("node-id");
+    if let Some(id) = std::fs::read_to_string(&path)
+        .ok()
+        .and_then(|text| text.trim().parse().ok())
+    {
+        return Ok(id);
+    }
+    let id = NodeId(clock.new_id());
+    write_private(&path, format!("{id}\n").as_bytes())?;
+    Ok(id)
 }
 
 /// The platform's paths: there once the database is up to date, 503 until then.

@@ -1,6 +1,6 @@
 //! Carrying out a plan: one transaction, guarded by the live version that the plan was made from.
 
-mod rows;
+pub(crate) mod rows;
 
 use std::collections::BTreeMap;
 

@@ -3,6 +3,8 @@
 //! Rows become types of the vocabulary here, so that no other room knows a column.
 
 pub mod apply;
+pub mod cron;
+pub mod dead_letters;
 pub mod deployments;
 pub mod docs;
 mod error;
@@ -16,6 +18,7 @@ pub mod page;
 pub mod runs;
 pub mod snapshot;
 pub mod sources;
+pub mod triggers;
 
 use std::{str::FromStr, time::Duration};
 

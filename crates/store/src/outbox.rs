@@ -194,6 +194,17 @@ impl NewEvent<'_> {
     }
 }
 
+/// What makes equal requests one.
+#[derive(Debug, Clone, Copy)]
+pub struct Idempotency<'a> {
+    /// The route's label.
+    pub route: &'a str,
+    /// What the client calls the request.
+    pub key: &'a str,
+    /// Of the request itself.
+    pub digest: [u8; 32],
+}
+
 /// An event that a node has to run.
 #[derive(Debug, Clone)]
 pub struct LeasedEvent {
@@ -310,6 +321,50 @@ impl Store {
         let id = event.insert(&mut transaction).await?;
         transaction.commit().await?;
         Ok(id)
+    }
+
+    /// Writes the event of a request, once for all equal ones with that key. `None`: the key was
+    /// used for another request.
+    pub async fn enqueue_request(
+        &self,
+        event: &NewEvent<'_>,
+        once: Option<Idempotency<'_>>,
+    ) -> Result<Option<EventId>, StoreError> {
+        let mut transaction = self.pool().begin().await?;
+        if let Some(once) = once {
+            sqlx::query!(
+                "DELETE FROM idempotency_keys WHERE app_id = $1 AND route = $2 AND key = $3 AND expires_at <= $4",
+                event.app.0,
+                once.route,
+                once.key,
+                event.now,
+            )
+            .execute(&mut *transaction)
+            .await?;
+            // The second of two at the same time waits here for the first.
+            let taken = sqlx::query!(
+                "INSERT INTO idempotency_keys AS old (app_id, route, key, digest, event_id, expires_at)
+                 VALUES ($1, $2, $3, $4, $5, $6)
+                 ON CONFLICT (app_id, route, key) DO UPDATE SET key = old.key
+                 RETURNING digest, event_id",
+                event.app.0,
+                once.route,
+                once.key,
+                once.digest.as_slice(),
+                event.id.0,
+                event.now + TimeDelta::hours(24),
+            )
+            .fetch_one(&mut *transaction)
+            .await?;
+            if taken.event_id != event.id.0 {
+                let same = taken.digest == once.digest;
+                transaction.commit().await?;
+                return Ok(same.then(|| taken.event_id.into()));
+            }
+        }
+        let id = event.insert(&mut transaction).await?;
+        transaction.commit().await?;
+        Ok(Some(id))
     }
 
     /// Gives back what a node had leased before it ended.

@@ -77,7 +77,8 @@ pub(super) fn triggers(node: &Node, report: &mut Report<'_>) -> Vec<TriggerManif
     triggers
 }
 
-fn trigger(node: &Node, report: &mut Report<'_>) -> Option<TriggerManifest> {
+/// Reads one trigger.
+pub(crate) fn trigger(node: &Node, report: &mut Report<'_>) -> Option<TriggerManifest> {
     let Yaml::Map(entries) = &node.value else {
         report.wrong_type(node, "a trigger", "a mapping");
         return None;

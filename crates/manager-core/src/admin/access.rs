@@ -32,7 +32,7 @@ macro_rules! needs {
     };
 }
 
-needs!(AppView true, SourceView true, SourceSync false, SourceManage false, DeploymentView true, PlanCreate true, RunView true, KeyManage true);
+needs!(AppView true, SourceView true, SourceSync false, SourceManage false, DeploymentView true, PlanCreate true, RunView true, KeyManage true, TriggerManage true, TriggerFire true, DeadLetterView true, DeadLetterManage true, RunReplay true, AppInvoke true, DriftView true, DriftHeal true, AuditView false, StatsView true, EventsView true);
 
 /// Somebody whose key is valid.
 pub(super) struct Caller(pub(super) KeyRecord);

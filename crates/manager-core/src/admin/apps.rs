@@ -152,19 +152,6 @@ pub(super) async fn routes(
     Ok(items(app.spec.routes.iter().map(to_value)))
 }
 
-pub(super) async fn triggers(
-    State(state): State<AdminState>,
-    _: Authorized<AppView>,
-    Path(app): Path<String>,
-) -> Answer {
-    let app = find(&state, &app).await?;
-    Ok(items(app.spec.triggers.iter().map(|(name, trigger)| {
-        let mut value = to_value(trigger);
-        value["name"] = json!(name);
-        value
-    })))
-}
-
 pub(super) async fn env(
     State(state): State<AdminState>,
     _: Authorized<AppView>,

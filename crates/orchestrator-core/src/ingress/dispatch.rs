@@ -1,7 +1,7 @@
 //! From a matched route to an answer: admission, the run, its count and its record.
 
 use std::{
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering::Relaxed},
@@ -9,23 +9,29 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::{HeaderName, HeaderValue, Request, Response, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 use picloud_shared::{
-    Invocation, Outcome, Principal, RunId, RunRecord, RunSink, RunStatus,
+    EventId, Invocation, Outcome, Principal, RunId, RunRecord, RunSink, RunStatus,
+    app::{RetryPolicy, RouteAuth, RouteMode},
     invocation::{Answer, Cancel, Input, RequestData},
     run::{RunError, RunErrorKind, RunKind},
 };
+use picloud_store::outbox::{Idempotency, NewEvent};
 use serde_json::json;
+use sha2::{Digest, Sha256};
 
-use super::{AnyBody, Ingress, body, cors, whole};
+use super::{AnyBody, Ingress, body, cors, gate, whole};
 use crate::{
+    async_request,
     holder::ServedApp,
     problem::{self, Whole},
     routes::Route,
 };
 
 const RUN: HeaderName = HeaderName::from_static("x-picloud-run");
+/// Characters of an `Idempotency-Key`.
+const MAX_IDEMPOTENCY_KEY: usize = 255;
 const COMMIT: HeaderName = HeaderName::from_static("x-picloud-commit");
 
 /// A place among the runs; given back when it is dropped.
@@ -67,23 +73,27 @@ impl Ingress {
             .cors
             .as_ref()
             .and_then(|_| parts.headers.get(header::ORIGIN).cloned());
-        let mut response =
-            match body::read(incoming, &parts.headers, route.limits.request_body).await {
-                Err(refused) => *refused,
-                Ok(body) => {
-                    let data = RequestData {
-                        method: parts.method,
-                        uri: parts.uri,
-                        path_offset: offset,
-                        route: Arc::clone(&route.pattern),
-                        params,
-                        headers: parts.headers,
-                        body,
-                        client_ip,
-                    };
-                    self.run(app, route, data).await
+        let mut response = match self.admit(app, route, &parts.headers, client_ip).await {
+            Err(refused) => *refused,
+            Ok(principal) => {
+                match body::read(incoming, &parts.headers, route.limits.request_body).await {
+                    Err(refused) => *refused,
+                    Ok(body) => {
+                        let data = RequestData {
+                            method: parts.method,
+                            uri: parts.uri,
+                            path_offset: offset,
+                            route: Arc::clone(&route.pattern),
+                            params,
+                            headers: parts.headers,
+                            body,
+                            client_ip,
+                        };
+                        self.signed(app, route, data, principal).await
+                    }
                 }
-            };
+            }
+        };
         cors::apply(
             route.spec.cors.as_ref(),
             origin.as_ref(),
@@ -92,7 +102,140 @@ impl Ingress {
         whole(response)
     }
 
-    async fn run(&self, app: &Arc<ServedApp>, route: &Route, data: RequestData) -> Response<Whole> {
+    /// Whether the route takes a request, and on whose behalf, before its body is read.
+    async fn admit(
+        &self,
+        app: &Arc<ServedApp>,
+        route: &Route,
+        headers: &HeaderMap,
+        client: IpAddr,
+    ) -> Result<Principal, Box<Response<Whole>>> {
+        if route.spec.rate_limit.is_some() {
+            let refused = app
+                .stats
+                .rates
+                .check(route.spec.label(), client, route.spec.rate_limit);
+            if let Some(refused) = refused {
+                return Err(Box::new(refused));
+            }
+        }
+        if route.spec.auth != RouteAuth::Key {
+            return Ok(Principal::App);
+        }
+        let options = &self.options;
+        self.keys
+            .authorize(
+                &options.store,
+                headers,
+                &app.snapshot.spec.name,
+                options.clock.now(),
+            )
+            .await
+    }
+
+    async fn signed(
+        &self,
+        app: &Arc<ServedApp>,
+        route: &Route,
+        data: RequestData,
+        principal: Principal,
+    ) -> Response<Whole> {
+        let refused = gate::check_signature(
+            &route.spec.auth,
+            &self.options.secrets,
+            &app.snapshot.spec,
+            &data.headers,
+            &data.body,
+            self.options.clock.now(),
+        );
+        match (refused, route.spec.mode) {
+            (Some(refused), _) => refused,
+            (None, RouteMode::Sync) => self.run(app, route, data, principal).await,
+            (None, RouteMode::Async) => self.enqueue(app, route, &data).await,
+        }
+    }
+
+    /// Hands a request over to the outbox.
+    async fn enqueue(
+        &self,
+        app: &Arc<ServedApp>,
+        route: &Route,
+        data: &RequestData,
+    ) -> Response<Whole> {
+        let now = self.options.clock.now();
+        let payload = async_request::write(data);
+        let key = data.headers.get("idempotency-key");
+        let key = key.map(|key| key.to_str().unwrap_or_default());
+        if key.is_some_and(|key| key.is_empty() || key.len() > MAX_IDEMPOTENCY_KEY) {
+            let detail = "Idempotency-Key must have 1 to 255 printable characters";
+            return problem::problem(StatusCode::BAD_REQUEST, "bad_request", detail);
+        }
+        let label = route.spec.label();
+        let digest: [u8; 32] = Sha256::new()
+            .chain_update(data.method.as_str())
+            .chain_update([0])
+            .chain_update(data.uri.to_string())
+            .chain_update([0])
+            .chain_update(&data.body)
+            .finalize()
+            .into();
+        let retry = RetryPolicy::default();
+        let event = NewEvent {
+            id: EventId(self.options.clock.new_id()),
+            app: app.snapshot.id,
+            kind: "http",
+            trigger: None,
+            script: route.spec.script.as_str(),
+            payload: &payload,
+            dedup_key: None,
+            cause: None,
+            chain: &[],
+            attempts: i32::try_from(retry.attempts).unwrap_or(1),
+            backoff_ms: i64::try_from(retry.backoff_ms).unwrap_or(0),
+            max_backoff_ms: i64::try_from(retry.max_backoff_ms).unwrap_or(0),
+            max_concurrency: None,
+            due_at: now,
+            now,
+        };
+        let once = key.map(|key| Idempotency {
+            route: &label,
+            key,
+            digest,
+        });
+        let id = match self.options.store.enqueue_request(&event, once).await {
+            Ok(Some(id)) => id,
+            Ok(None) => {
+                let detail = "the Idempotency-Key was used for another request";
+                let status = StatusCode::UNPROCESSABLE_ENTITY;
+                return problem::problem(status, "idempotency_mismatch", detail);
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a request could not be handed over");
+                let mut buffer = [0_u8; uuid_length()];
+                let id = event.id.0.hyphenated().encode_lower(&mut buffer);
+                return failure(RunErrorKind::Unavailable, id);
+            }
+        };
+        let body = json!({ "run": id, "status": "accepted" }).to_string();
+        let mut response = Response::new(Whole::new(body.into()));
+        *response.status_mut() = StatusCode::ACCEPTED;
+        let headers = response.headers_mut();
+        let kind = HeaderValue::from_static("application/json");
+        headers.insert(header::CONTENT_TYPE, kind);
+        if let Ok(value) = HeaderValue::from_str(&id.to_string()) {
+            headers.insert(RUN, value);
+        }
+        headers.insert(COMMIT, app.commit_header.clone());
+        response
+    }
+
+    async fn run(
+        &self,
+        app: &Arc<ServedApp>,
+        route: &Route,
+        data: RequestData,
+        principal: Principal,
+    ) -> Response<Whole> {
         let run = RunId(self.options.clock.new_id());
         let asked = Asked {
             method: data.method.clone(),
@@ -110,7 +253,7 @@ impl Ingress {
                 limits: route.limits.clone(),
                 deadline: began + route.limits.timeout(),
                 input: Input::Request(Box::new(data)),
-                principal: Principal::App,
+                principal,
                 cause: None,
                 chain: Vec::new(),
                 cancel: Cancel::never(),
@@ -179,6 +322,8 @@ impl Ingress {
     ) -> RunRecord {
         let status = outcome.status();
         let elapsed = chrono::TimeDelta::from_std(duration).unwrap_or_default();
+        let mut input = json!({ "method": asked.method.as_str(), "path": asked.path, "status": answered.as_u16() });
+        outcome.secrets.json(&mut input);
         RunRecord {
             id: run,
             app_id: app.snapshot.id,
@@ -203,7 +348,7 @@ impl Ingress {
             logs: outcome.logs,
             dropped_logs: outcome.dropped_logs,
             cause: None,
-            input: json!({ "method": asked.method.as_str(), "path": asked.path, "status": answered.as_u16() }),
+            input,
         }
     }
 }

@@ -2,6 +2,7 @@
 
 mod crashes;
 mod hostile;
+mod sdk;
 mod support;
 
 use picloud_test_support::TestRepository;

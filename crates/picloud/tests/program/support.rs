@@ -88,6 +88,19 @@ impl Server {
         Self::on(reachable_folder(), repository, Some(database))
     }
 
+    /// Starts one that has this key for secrets already.
+    pub(crate) fn start_with_secrets(repository: &Path, keys: &str) -> Self {
+        let data = reachable_folder();
+        fs::create_dir_all(data.path().join("data")).expect("the data directory");
+        fs::write(data.path().join("data/secrets-key"), keys).expect("the key");
+        Self::on(data, repository, None)
+    }
+
+    /// What it printed so far.
+    pub(crate) fn output(&self) -> String {
+        fs::read_to_string(self.data.path().join("output")).expect("its output")
+    }
+
     /// Starts again on the same data and that database.
     pub(crate) fn restart_on_database(mut self, repository: &Path, database: &str) -> Self {
         let data = std::mem::replace(&mut self.data, reachable_folder());

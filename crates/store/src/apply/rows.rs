@@ -15,7 +15,7 @@ use crate::StoreError;
 
 impl Writer {
     /// Writes created and updated apps with all that belongs to them.
-    pub(super) async fn write(
+    pub(crate) async fn write(
         &self,
         connection: &mut PgConnection,
         plan: &Plan,
@@ -89,7 +89,7 @@ fn rows<I: IntoIterator<Item = Value>>(
 }
 
 /// Removes what belongs to these apps, but for their triggers.
-pub(super) async fn delete_children(
+pub(crate) async fn delete_children(
     connection: &mut PgConnection,
     ids: &[Uuid],
 ) -> Result<(), StoreError> {
@@ -109,7 +109,7 @@ pub(super) async fn delete_children(
 }
 
 /// Removes the triggers of these apps, but for those named `app_id/name`.
-pub(super) async fn delete_triggers(
+pub(crate) async fn delete_triggers(
     connection: &mut PgConnection,
     ids: &[Uuid],
     keep: &[String],
@@ -283,7 +283,10 @@ fn detail(kind: &TriggerKind) -> Value {
     to_value(kind)
 }
 
-async fn write_details(connection: &mut PgConnection, details: &Value) -> Result<(), StoreError> {
+pub(crate) async fn write_details(
+    connection: &mut PgConnection,
+    details: &Value,
+) -> Result<(), StoreError> {
     sqlx::query!(
         "WITH new AS (
            SELECT t.id, d.* FROM jsonb_to_recordset($1) AS d (app_id uuid, name text, kind text, schedule text,

@@ -1,0 +1,126 @@
+//! Dead letters: seen, put back, discarded.
+
+use axum::{
+    Json,
+    extract::{Path, Query, State},
+    http::StatusCode,
+};
+use chrono::SecondsFormat;
+use picloud_shared::{AppName, EventId};
+use picloud_store::dead_letters::DeadLetter;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::{
+    AdminState,
+    access::{Authorized, DeadLetterManage, DeadLetterView},
+    answer::{Answer, ListQuery, Problem, page},
+    keys::audit,
+};
+
+#[derive(Deserialize)]
+pub(super) struct Filter {
+    app: Option<String>,
+}
+
+pub(super) async fn list(
+    State(state): State<AdminState>,
+    caller: Authorized<DeadLetterView>,
+    Query(filter): Query<Filter>,
+    Query(query): Query<ListQuery>,
+) -> Answer {
+    let app: Option<AppName> = filter
+        .app
+        .as_deref()
+        .map(str::parse)
+        .transpose()
+        .map_err(|_| Problem::invalid("app must be an app's name"))?;
+    if let (Some(only), Some(asked)) = (caller.only(), &app)
+        && only != asked
+    {
+        return Err(Problem::forbidden("run:read for that app"));
+    }
+    let app = caller.only().cloned().or(app);
+    let found = state
+        .store
+        .dead_letters(app.as_ref(), &query.page()?)
+        .await?;
+    Ok(page(&found, show))
+}
+
+async fn find(state: &AdminState, id: &str, only: Option<&AppName>) -> Answer<DeadLetter> {
+    let missing = || Problem::not_found("dead letter");
+    let id: EventId = id.parse().map_err(|_| missing())?;
+    let found = state.store.dead_letter(id).await?;
+    found
+        .filter(|letter| only.is_none_or(|only| only.as_str() == letter.app))
+        .ok_or_else(missing)
+}
+
+pub(super) async fn show_one(
+    State(state): State<AdminState>,
+    caller: Authorized<DeadLetterView>,
+    Path(id): Path<String>,
+) -> Answer {
+    Ok(Json(show(&find(&state, &id, caller.only()).await?)))
+}
+
+pub(super) async fn redrive(
+    State(state): State<AdminState>,
+    caller: Authorized<DeadLetterManage>,
+    Path(id): Path<String>,
+) -> Answer<(StatusCode, Json<Value>)> {
+    let letter = find(&state, &id, caller.only()).await?;
+    if !state
+        .store
+        .redrive(letter.id.into(), state.clock.now())
+        .await?
+    {
+        return Err(Problem::not_found("dead letter"));
+    }
+    audit(
+        &state,
+        &caller,
+        "dead_letter.redrive",
+        &id,
+        json!({ "app": letter.app }),
+    )
+    .await?;
+    Ok((StatusCode::ACCEPTED, Json(json!({ "event": letter.id }))))
+}
+
+pub(super) async fn discard(
+    State(state): State<AdminState>,
+    caller: Authorized<DeadLetterManage>,
+    Path(id): Path<String>,
+) -> Answer<StatusCode> {
+    let letter = find(&state, &id, caller.only()).await?;
+    if !state.store.discard(letter.id.into()).await? {
+        return Err(Problem::not_found("dead letter"));
+    }
+    audit(
+        &state,
+        &caller,
+        "dead_letter.discard",
+        &id,
+        json!({ "app": letter.app }),
+    )
+    .await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+fn show(letter: &DeadLetter) -> Value {
+    json!({
+        "id": letter.id,
+        "app": letter.app,
+        "source_kind": letter.source_kind,
+        "trigger": letter.trigger,
+        "script": letter.script,
+        "attempts": letter.attempts,
+        "last_error": letter.last_error,
+        "errors": letter.errors,
+        "event": letter.event,
+        "chain": letter.chain,
+        "created_at": letter.created_at.to_rfc3339_opts(SecondsFormat::Millis, true),
+    })
+}

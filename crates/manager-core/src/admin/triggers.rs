@@ -1,0 +1,287 @@
+//! Triggers, changed live. What is changed here shows as drift until git says the same.
+
+use axum::{
+    Json,
+    body::Bytes,
+    extract::{Path, State},
+    http::StatusCode,
+};
+use chrono::{SecondsFormat, Utc};
+use chrono_tz::Tz;
+use picloud_gitops_core::{live_trigger, schedule::Schedule};
+use picloud_shared::{
+    EventId, TriggerId, TriggerName,
+    app::{ScriptKind, TriggerKind, TriggerSpec},
+    plan::LiveApp,
+};
+use picloud_store::outbox::NewEvent;
+use serde_json::{Value, json};
+
+use super::{
+    AdminState,
+    access::{AppView, Authorized, TriggerFire, TriggerManage},
+    answer::{Answer, Problem, read},
+    apps,
+    keys::audit,
+};
+
+/// Fire times that are shown of a trigger.
+const SHOWN: usize = 5;
+
+pub(super) async fn list(
+    State(state): State<AdminState>,
+    _: Authorized<AppView>,
+    Path(app): Path<String>,
+) -> Answer {
+    let app = apps::find(&state, &app).await?;
+    let ids = state.store.next_fires(app.id).await?;
+    let items: Vec<Value> = app
+        .spec
+        .triggers
+        .iter()
+        .map(|(name, spec)| {
+            let known = ids.iter().find(|(known, ..)| known == name.as_str());
+            let next = known.and_then(|(_, _, next)| *next);
+            show(
+                &state,
+                name,
+                spec,
+                known.map(|(_, id, _)| (*id).into()),
+                next,
+            )
+        })
+        .collect();
+    Ok(Json(json!({ "items": items, "next_cursor": null })))
+}
+
+fn show(
+    state: &AdminState,
+    name: &TriggerName,
+    spec: &TriggerSpec,
+    id: Option<TriggerId>,
+    next: Option<chrono::DateTime<Utc>>,
+) -> Value {
+    let mut value = live_trigger::write(name, spec);
+    value["id"] = json!(id);
+    if let TriggerKind::Cron {
+        schedule, timezone, ..
+    } = &spec.kind
+    {
+        let parsed = Schedule::parse(schedule)
+            .ok()
+            .zip(timezone.parse::<Tz>().ok());
+        if let Some((schedule, zone)) = parsed {
+            let times: Vec<String> = schedule
+                .upcoming(state.clock.now(), zone, SHOWN)
+                .iter()
+                .map(|at| {
+                    at.with_timezone(&zone)
+                        .to_rfc3339_opts(SecondsFormat::Secs, false)
+                })
+                .collect();
+            value["next_fire_times"] = json!(if spec.enabled { times } else { Vec::new() });
+            value["words"] = schedule.in_words().into();
+        }
+        let next = next.map(|at| at.to_rfc3339_opts(SecondsFormat::Millis, true));
+        value["next_fire_at"] = json!(next);
+    }
+    value
+}
+
+/// The trigger that a path names, by name or id.
+async fn find(
+    state: &AdminState,
+    app: &LiveApp,
+    asked: &str,
+) -> Answer<(TriggerId, TriggerName, TriggerSpec)> {
+    let missing = || Problem::not_found("trigger");
+    let ids = state.store.next_fires(app.id).await?;
+    let known = ids
+        .iter()
+        .find(|(name, id, _)| name == asked || id.to_string() == asked)
+        .ok_or_else(missing)?;
+    let (name, spec) = app
+        .spec
+        .triggers
+        .get_key_value(known.0.as_str())
+        .ok_or_else(missing)?;
+    Ok((known.1.into(), name.clone(), spec.clone()))
+}
+
+/// The body's findings as one problem.
+fn parse(app: &LiveApp, body: &Value) -> Answer<(TriggerName, TriggerSpec)> {
+    let (name, spec) = live_trigger::read(body).map_err(|findings| {
+        let words: Vec<String> = findings
+            .iter()
+            .map(|finding| match &finding.hint {
+                Some(hint) => format!("{} ({hint})", finding.message),
+                None => finding.message.clone(),
+            })
+            .collect();
+        Problem::invalid(words.join("; "))
+    })?;
+    // A trigger runs a handler of its own app, and nothing else.
+    match app.spec.scripts.get(&spec.script) {
+        Some(script) if script.kind == ScriptKind::Handler => Ok((name, spec)),
+        Some(_) => Err(Problem::invalid(format!(
+            "`{}` is a module; a trigger needs a handler below scripts/",
+            spec.script
+        ))),
+        None => Err(Problem::invalid(format!(
+            "the app has no script `{}`",
+            spec.script
+        ))),
+    }
+}
+
+pub(super) async fn create(
+    State(state): State<AdminState>,
+    caller: Authorized<TriggerManage>,
+    Path((app, kind)): Path<(String, String)>,
+    body: Bytes,
+) -> Answer<(StatusCode, Json<Value>)> {
+    if !matches!(kind.as_str(), "cron" | "kv" | "docs" | "dead_letter") {
+        return Err(Problem::not_found("kind of trigger"));
+    }
+    let app = apps::find(&state, &app).await?;
+    let mut body: Value = read(&body)?;
+    if !body.is_object() {
+        return Err(Problem::invalid("the body must be an object"));
+    }
+    if body
+        .get("kind")
+        .is_some_and(|given| *given != kind.as_str())
+    {
+        return Err(Problem::invalid("kind differs from that of the address"));
+    }
+    body["kind"] = kind.into();
+    let (name, spec) = parse(&app, &body)?;
+    let id = state.clock.new_id();
+    let id = state
+        .store
+        .put_trigger(app.id, &name, &spec, id, false)
+        .await?
+        .ok_or_else(|| {
+            let detail = format!("the app has a trigger `{name}` already");
+            Problem::new(StatusCode::CONFLICT, "name_taken", detail)
+        })?;
+    let shown = show(&state, &name, &spec, Some(id), None);
+    let target = format!("{}/{name}", app.spec.name);
+    audit(&state, &caller, "trigger.create", &target, shown.clone()).await?;
+    Ok((StatusCode::CREATED, Json(shown)))
+}
+
+pub(super) async fn patch(
+    State(state): State<AdminState>,
+    caller: Authorized<TriggerManage>,
+    Path((app, trigger)): Path<(String, String)>,
+    body: Bytes,
+) -> Answer {
+    let app = apps::find(&state, &app).await?;
+    let (id, name, before) = find(&state, &app, &trigger).await?;
+    let Value::Object(patch) = read(&body)? else {
+        return Err(Problem::invalid("the body must be an object"));
+    };
+    let mut wanted = live_trigger::write(&name, &before);
+    for (key, value) in patch {
+        if key == "kind" && value != before.kind.name() || key == "name" && value != name.as_str() {
+            return Err(Problem::invalid(format!("{key} cannot be changed")));
+        }
+        match (value.is_null(), wanted.as_object_mut()) {
+            (true, Some(fields)) => {
+                fields.remove(&key);
+            }
+            _ => wanted[key] = value,
+        }
+    }
+    let (_, spec) = parse(&app, &wanted)?;
+    state
+        .store
+        .put_trigger(app.id, &name, &spec, id.0, true)
+        .await?;
+    let shown = show(&state, &name, &spec, Some(id), None);
+    let detail = json!({ "before": live_trigger::write(&name, &before), "after": shown });
+    let target = format!("{}/{name}", app.spec.name);
+    audit(&state, &caller, "trigger.patch", &target, detail).await?;
+    Ok(Json(shown))
+}
+
+pub(super) async fn remove(
+    State(state): State<AdminState>,
+    caller: Authorized<TriggerManage>,
+    Path((app, trigger)): Path<(String, String)>,
+) -> Answer<StatusCode> {
+    let app = apps::find(&state, &app).await?;
+    let (id, name, before) = find(&state, &app, &trigger).await?;
+    state.store.delete_trigger(id).await?;
+    let detail = json!({ "before": live_trigger::write(&name, &before) });
+    let target = format!("{}/{name}", app.spec.name);
+    audit(&state, &caller, "trigger.delete", &target, detail).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+pub(super) async fn fire(
+    State(state): State<AdminState>,
+    caller: Authorized<TriggerFire>,
+    Path((app, trigger)): Path<(String, String)>,
+    body: Bytes,
+) -> Answer<(StatusCode, Json<Value>)> {
+    let app = apps::find(&state, &app).await?;
+    let (id, name, spec) = find(&state, &app, &trigger).await?;
+    let given: Value = if body.is_empty() {
+        Value::Null
+    } else {
+        read(&body)?
+    };
+    let now = state.clock.now();
+    let time = now.to_rfc3339_opts(SecondsFormat::Millis, true);
+    let payload = match (&spec.kind, given) {
+        (_, given) if !given.is_null() => given.get("payload").cloned().unwrap_or(given),
+        (
+            TriggerKind::Cron {
+                schedule, timezone, ..
+            },
+            _,
+        ) => json!({
+            "scheduled_at": time, "fired_at": time, "schedule": schedule, "timezone": timezone, "missed": 0,
+        }),
+        (TriggerKind::Kv { collection, .. }, _) => {
+            json!({ "collection": collection, "key": null, "op": "set", "value": null, "previous": null })
+        }
+        (TriggerKind::Docs { collection, .. }, _) => {
+            json!({ "collection": collection, "id": null, "op": "create", "document": null, "previous": null })
+        }
+        (TriggerKind::DeadLetter { .. }, _) => json!({}),
+    };
+    let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+    let event = NewEvent {
+        id: EventId(state.clock.new_id()),
+        app: app.id,
+        kind: spec.kind.name(),
+        trigger: Some((id, name.as_str())),
+        script: spec.script.as_str(),
+        payload: &payload,
+        dedup_key: None,
+        cause: None,
+        chain: &[],
+        attempts: i32::try_from(spec.retry.attempts).unwrap_or(i32::MAX),
+        backoff_ms: number(spec.retry.backoff_ms),
+        max_backoff_ms: number(spec.retry.max_backoff_ms),
+        max_concurrency: spec
+            .max_concurrency
+            .and_then(|most| i32::try_from(most).ok()),
+        due_at: now,
+        now,
+    };
+    let event = state.store.enqueue(&event).await?;
+    let target = format!("{}/{name}", app.spec.name);
+    audit(
+        &state,
+        &caller,
+        "trigger.fire",
+        &target,
+        json!({ "event": event }),
+    )
+    .await?;
+    Ok((StatusCode::ACCEPTED, Json(json!({ "event": event }))))
+}
