@@ -152,8 +152,9 @@ fn document(text: &str, report: &mut Report<'_>, what: &str) -> Option<Node> {
             let line = text.lines().nth(error.place.line as usize - 1);
             // The most common slip: a parameter of a path inside of `{…}`.
             let braces = line.is_some_and(|line| {
-                line.split_once("path:")
-                    .is_some_and(|(_, rest)| rest.trim_start().starts_with('/') && rest.contains('{'))
+                line.split_once("path:").is_some_and(|(_, rest)| {
+                    rest.trim_start().starts_with('/') && rest.contains('{')
+                })
             });
             let hint = if braces {
                 Some("put a path with parameters in quotes: path: '/entries/{id}'")

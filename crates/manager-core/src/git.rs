@@ -122,6 +122,15 @@ impl GitRepository {
         })
     }
 
+    /// Sees the objects of another folder, too: those of a push that isn't accepted yet.
+    pub fn add_objects(&self, folder: &Path) -> Result<(), GitError> {
+        let path = folder
+            .to_str()
+            .ok_or_else(|| GitError::NotUtf8(folder.display().to_string()))?;
+        self.repository.lock().odb()?.add_disk_alternate(path)?;
+        Ok(())
+    }
+
     /// The commit of a branch, or of what is checked out. `None`: there is none yet.
     pub fn head(&self, branch: Option<&str>) -> Result<Option<CommitId>, GitError> {
         let repository = self.repository.lock();

@@ -4,6 +4,7 @@
 pub mod admin;
 pub mod cron;
 pub mod git;
+pub mod hosting;
 pub mod keys;
 pub mod mirror;
 pub mod origin;
@@ -13,5 +14,6 @@ pub mod watch;
 pub mod work_tree;
 
 pub use admin::{AdminState, router};
+pub use hosting::HostingState;
 pub use reconcile::{Deployer, DeployerOptions, Finished};
 pub use sources::Sources;

@@ -7,6 +7,7 @@ use serde_json::Value;
 
 pub mod completions;
 pub mod doctor;
+pub mod git_hook;
 pub mod history;
 pub mod init;
 pub mod migrate;

@@ -62,6 +62,7 @@ fn dispatch(command: &cli::Command) -> anyhow::Result<Ending> {
         C::History(args) => command::history::run(args),
         C::Runs(args) => command::runs::run(args),
         C::Run(args) => command::run::run(args),
+        C::GitHook { phase } => command::git_hook::run(phase),
         C::Schedule(args) => command::schedule::run(args),
         C::Secrets(args) => command::secrets::run(args),
         C::Sync(args) => command::sync::run(args),

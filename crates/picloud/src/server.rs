@@ -9,7 +9,8 @@ use std::{
 use anyhow::{Context, Result};
 use picloud_executor_core::{InProcessExecutor, RhaiChecker};
 use picloud_manager_core::{
-    AdminState, Deployer, DeployerOptions, Sources, git::LocalPath, keys, work_tree::WorkTree,
+    AdminState, Deployer, DeployerOptions, HostingState, Sources, git::LocalPath, keys,
+    work_tree::WorkTree,
 };
 use picloud_orchestrator_core::{
     Dispatcher, Ingress, IngressOptions, Recorder, RecorderOptions, SnapshotHolder,
@@ -181,18 +182,33 @@ impl Server {
             None => None,
         };
         sources.open().await.context("the sources cannot be read")?;
-        late.set(picloud_manager_core::router(AdminState {
+        let hosting = HostingState {
             store: store.clone(),
-            clock,
+            clock: Arc::clone(&clock),
             sources: Arc::clone(&sources),
-            served: holder.watch(),
-            version: env!("CARGO_PKG_VERSION"),
-            recipient: keys.recipient(),
-            owns_domain: {
-                let holder = Arc::clone(&holder);
-                Arc::new(move |host| holder.served().owns_domain(host))
-            },
-        }));
+            socket: hook_socket(data),
+            hooks: data.path().join("git/hooks"),
+        };
+        let program = std::env::current_exe().context("cannot find the program itself")?;
+        picloud_manager_core::hosting::listen(hosting.clone(), &program)
+            .await
+            .context("hosted repositories cannot be served")?;
+        let git = picloud_manager_core::hosting::router(hosting);
+        late.set(
+            picloud_manager_core::router(AdminState {
+                store: store.clone(),
+                clock,
+                sources: Arc::clone(&sources),
+                served: holder.watch(),
+                version: env!("CARGO_PKG_VERSION"),
+                recipient: keys.recipient(),
+                owns_domain: {
+                    let holder = Arc::clone(&holder);
+                    Arc::new(move |host| holder.served().owns_domain(host))
+                },
+            })
+            .merge(git),
+        );
         let running_file = data.path().join(RUNNING_FILE);
         Ok(Self {
             url,
@@ -260,6 +276,15 @@ pub fn secret_keys(data: &DataDir) -> Result<SecretKeys> {
     let text = std::fs::read_to_string(&path)
         .with_context(|| format!("cannot read {}", path.display()))?;
     SecretKeys::parse(&text).with_context(|| format!("{} is damaged", path.display()))
+}
+
+/// Where hooks reach the server: a socket's path must fit into 107 bytes.
+fn hook_socket(data: &DataDir) -> PathBuf {
+    let near = data.path().join("hook.sock");
+    if near.as_os_str().len() < 100 {
+        return near;
+    }
+    std::env::temp_dir().join(format!("picloud-hook-{}.sock", std::process::id()))
 }
 
 /// The node's id: kept, so that what it had leased when it was killed is found again.

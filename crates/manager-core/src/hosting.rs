@@ -1,0 +1,29 @@
+//! Hosted repositories: smart HTTP by the installed git, and hooks that ask this process.
+
+mod hooks;
+mod http;
+
+use std::{path::PathBuf, sync::Arc};
+
+use picloud_shared::Clock;
+use picloud_store::Store;
+
+use crate::sources::Sources;
+
+pub use hooks::{HookRequest, RefUpdate, listen};
+pub use http::router;
+
+/// What hosting needs.
+#[derive(Clone)]
+pub struct HostingState {
+    /// For keys.
+    pub store: Store,
+    /// For times.
+    pub clock: Arc<dyn Clock>,
+    /// Whose repositories.
+    pub sources: Arc<Sources>,
+    /// Where hooks reach this process.
+    pub socket: PathBuf,
+    /// The folder of the hooks.
+    pub hooks: PathBuf,
+}
