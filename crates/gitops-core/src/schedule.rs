@@ -341,10 +341,14 @@ impl Schedule {
             (shape.min..=max).all(|value| field.has(value))
         };
         let list = |field: Field, shape: usize| ranges(field, &SHAPES[shape]);
-        let single =
-            |field: Field| (field.values.count_ones() == 1).then(|| field.values.trailing_zeros());
+        let single = |field: Field| {
+            field
+                .values
+                .is_power_of_two()
+                .then(|| field.values.trailing_zeros())
+        };
         let mut text = match (single(seconds), single(minutes), single(hours)) {
-            (Some(second), Some(minute), Some(hour)) if second == 0 => {
+            (Some(0), Some(minute), Some(hour)) => {
                 format!("at {hour:02}:{minute:02}")
             }
             (Some(second), Some(minute), Some(hour)) => {
@@ -376,7 +380,7 @@ impl Schedule {
         let either = !days.star && !weekdays.star;
         match (of_month, of_week) {
             (Some(month), Some(week)) if either => {
-                text.push_str(&format!(" on {month} or on {week}"))
+                text.push_str(&format!(" on {month} or on {week}"));
             }
             (Some(month), Some(week)) => text.push_str(&format!(" on {month} if it is {week}")),
             (Some(one), None) | (None, Some(one)) => text.push_str(&format!(" on {one}")),

@@ -224,10 +224,10 @@ impl Store {
         let mut connection = self.pool().acquire().await?;
         let mut query = QueryBuilder::<Postgres>::new("SELECT id, version, body FROM docs");
         select(&mut query, at, filter);
-        if let Some(after) = page.after {
-            if !after_cursor(&mut connection, &mut query, at, page, after).await? {
-                return Ok(Found::NoSuchCursor);
-            }
+        if let Some(after) = page.after
+            && !after_cursor(&mut connection, &mut query, at, page, after).await?
+        {
+            return Ok(Found::NoSuchCursor);
         }
         query.push(" ORDER BY ");
         if let Some((path, descending)) = &page.sort {

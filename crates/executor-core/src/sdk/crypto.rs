@@ -42,7 +42,7 @@ pub(super) fn module() -> Module {
 }
 
 fn hmac(key: &Dynamic, message: &Dynamic) -> Native<Vec<u8>> {
-    let mac = with_bytes("the key", key, |key| Hmac::<Sha256>::new_from_slice(key))?;
+    let mac = with_bytes("the key", key, Hmac::<Sha256>::new_from_slice)?;
     let mut mac = mac.map_err(|error| invalid(error.to_string()))?;
     with_bytes("the message", message, |message| mac.update(message))?;
     Ok(mac.finalize().into_bytes().to_vec())

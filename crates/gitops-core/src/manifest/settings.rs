@@ -11,10 +11,6 @@ use crate::{
 
 /// What a `picloud.yaml` declares.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[expect(
-    clippy::struct_excessive_bools,
-    reason = "each is a switch of the file"
-)]
 pub struct SourceSettings {
     /// Whether apps that git has no longer are removed.
     pub prune: bool,
@@ -263,7 +259,10 @@ fn notifications(node: &Node, report: &mut Report<'_>) -> Vec<Notification> {
                         }
                     }
                 }
-                "url" => one.url = report.text(node, "url").unwrap_or_default().to_owned(),
+                "url" => report
+                    .text(node, "url")
+                    .unwrap_or_default()
+                    .clone_into(&mut one.url),
                 "format" => match report.text(node, "format") {
                     Some(word) if FORMATS.contains(&word) => word.clone_into(&mut one.format),
                     Some(word) => wrong_word(report, node, "format", word, &FORMATS),

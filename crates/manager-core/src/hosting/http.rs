@@ -29,7 +29,7 @@ const MAX_PACK: u64 = 96 << 20;
 /// Bytes of what a client asks for when it fetches, decompressed.
 const MAX_WANTS: usize = 32 << 20;
 /// A push whose client sends nothing is given up.
-const STALLED: Duration = Duration::from_secs(60);
+const STALLED: Duration = Duration::from_mins(1);
 
 /// The routes.
 pub fn router(state: HostingState) -> Router {

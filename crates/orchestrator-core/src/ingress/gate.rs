@@ -93,10 +93,13 @@ impl RateLimiter {
     }
 }
 
+/// What a key was found to be (`None`: nobody's), and until when that is believed.
+type Known = (Option<Arc<KeyGrant>>, Instant);
+
 /// Keys that called lately.
 #[derive(Default)]
 pub(crate) struct KeyCache {
-    known: Mutex<HashMap<[u8; 32], (Option<Arc<KeyGrant>>, Instant)>>,
+    known: Mutex<HashMap<[u8; 32], Known>>,
 }
 
 impl KeyCache {
