@@ -62,6 +62,8 @@ pub struct IngressOptions {
     pub max_runs: u32,
     /// Opens secrets that sign requests.
     pub secrets: SecretLookup,
+    /// Whether this node serves apps, and not the platform's own paths alone.
+    pub serves_apps: bool,
 }
 
 /// The front of a node.
@@ -106,6 +108,11 @@ impl Ingress {
             )
         };
         match place {
+            Place::App(..) if !self.options.serves_apps => whole(problem(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "not_served_here",
+                "this node serves no apps; ask one with the role `orchestrator`",
+            )),
             Place::App(app, offset) => self.app(&app, request, offset, peer).await,
             Place::NoApp => whole(problem(
                 StatusCode::NOT_FOUND,

@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context, Result, anyhow, bail};
 use serde::Deserialize;
 
-use crate::cli::{LogFormat, ServerArgs};
+use crate::cli::{LogFormat, Role, ServerArgs};
 
 /// The settings of a server.
 #[derive(Debug, Clone)]
@@ -32,6 +32,38 @@ pub struct ServerConfig {
     pub log_format: LogFormat,
     /// Whether scripts may reach private addresses.
     pub http_allow_private: bool,
+    /// What this process does.
+    pub roles: Roles,
+}
+
+/// What a process of a cluster does. All of them together are one platform on one database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Roles {
+    /// The control plane: sources, deployments, cron, hosted repositories, the admin API.
+    pub manager: bool,
+    /// Serves the apps' endpoints; their scripts run where their requests are.
+    pub orchestrator: bool,
+    /// Runs what is asynchronous: the events of the outbox.
+    pub executor: bool,
+}
+
+impl Roles {
+    /// Everything in one process.
+    pub const ALL: Self = Self {
+        manager: true,
+        orchestrator: true,
+        executor: true,
+    };
+
+    /// Those that are listed; `all` is all of them.
+    pub fn of(listed: &[Role]) -> Self {
+        let has = |role| listed.contains(&Role::All) || listed.contains(&role);
+        Self {
+            manager: has(Role::Manager),
+            orchestrator: has(Role::Orchestrator),
+            executor: has(Role::Executor),
+        }
+    }
 }
 
 /// The same settings in a file.
@@ -97,6 +129,7 @@ impl ServerConfig {
                 .unwrap_or_default(),
             log_format: args.log_format.or(file.log_format).unwrap_or_default(),
             http_allow_private: allow_private().or(file.http_allow_private).unwrap_or(false),
+            roles: Roles::ALL,
         })
     }
 }

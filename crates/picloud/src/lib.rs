@@ -22,7 +22,19 @@ static ALLOCATOR: CountingAllocator = CountingAllocator;
 
 /// Runs the command line of this process.
 pub fn run() -> ExitCode {
-    let cli = match cli::Cli::try_parse() {
+    run_arguments(std::env::args_os())
+}
+
+/// Runs `picloud serve --role ROLE` with the arguments of this process.
+pub fn run_role(role: &str) -> ExitCode {
+    let mut arguments = std::env::args_os();
+    let program = arguments.next().unwrap_or_default();
+    let serve = ["serve", "--role", role].map(std::ffi::OsString::from);
+    run_arguments(std::iter::once(program).chain(serve).chain(arguments))
+}
+
+fn run_arguments(arguments: impl Iterator<Item = std::ffi::OsString>) -> ExitCode {
+    let cli = match cli::Cli::try_parse_from(arguments) {
         Ok(cli) => cli,
         Err(error) => {
             // Help and version go to standard output and end with 0; mistakes with 2.

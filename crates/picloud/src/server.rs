@@ -127,6 +127,7 @@ impl Server {
             platform: late.router(),
             clock: Arc::clone(&clock),
             max_runs: MAX_RUNS,
+            serves_apps: config.roles.orchestrator,
             secrets: {
                 let secrets = Arc::clone(&secrets);
                 Arc::new(move |spec, name| secrets.of(spec, name))
@@ -139,18 +140,18 @@ impl Server {
         ));
         migrate(&store).await?;
         insert_owner_key(&store, clock.as_ref(), token).await?;
-        let following = vec![
-            tokio::spawn(picloud_orchestrator_core::follow(
-                store.clone(),
-                Arc::clone(&holder),
-                Arc::clone(&executor),
-            )),
-            tokio::spawn(picloud_manager_core::cron::run(
+        let mut following = vec![tokio::spawn(picloud_orchestrator_core::follow(
+            store.clone(),
+            Arc::clone(&holder),
+            Arc::clone(&executor),
+        ))];
+        if config.roles.manager {
+            following.push(tokio::spawn(picloud_manager_core::cron::run(
                 store.clone(),
                 Arc::clone(&clock),
-            )),
-            tokio::spawn(keep_house(store.clone(), Arc::clone(&clock))),
-        ];
+            )));
+            following.push(tokio::spawn(keep_house(store.clone(), Arc::clone(&clock))));
+        }
         let dispatcher = Arc::new(Dispatcher {
             store: store.clone(),
             holder: Arc::clone(&holder),
@@ -159,7 +160,10 @@ impl Server {
             clock: Arc::clone(&clock),
             node: node_id(data, clock.as_ref())?,
         });
-        let dispatching = tokio::spawn(dispatcher.run(stopped.clone()));
+        let mut running = vec![serving];
+        if config.roles.executor {
+            running.push(tokio::spawn(dispatcher.run(stopped.clone())));
+        }
         let recording = tokio::spawn(Arc::clone(&recorder).run(
             pending,
             store.clone(),
@@ -177,6 +181,23 @@ impl Server {
             },
             data.path().to_owned(),
         );
+        running.push(recording);
+        let running_file = data.path().join(RUNNING_FILE);
+        if !config.roles.manager {
+            late.set(axum::Router::new().fallback(no_manager));
+            return Ok(Self {
+                url,
+                sources,
+                named: None,
+                recorder,
+                holder,
+                stop,
+                running,
+                following,
+                store,
+                running_file,
+            });
+        }
         let named = match source {
             Some(source) => Some(name_source(&sources, &clock, data, source).await?),
             None => None,
@@ -209,7 +230,6 @@ impl Server {
             })
             .merge(git),
         );
-        let running_file = data.path().join(RUNNING_FILE);
         Ok(Self {
             url,
             sources,
@@ -217,7 +237,7 @@ impl Server {
             recorder,
             holder,
             stop,
-            running: vec![serving, dispatching, recording],
+            running,
             following,
             store,
             running_file,
@@ -332,6 +352,17 @@ impl LateRouter {
             }
         })
     }
+}
+
+/// What a node of a cluster answers that has no control plane.
+async fn no_manager() -> axum::response::Response {
+    use axum::response::IntoResponse;
+    picloud_orchestrator_core::problem(
+        axum::http::StatusCode::SERVICE_UNAVAILABLE,
+        "not_served_here",
+        "this node has no control plane; ask one with the role `manager`",
+    )
+    .into_response()
 }
 
 /// Waits for a database that is away; a schema that can't be brought up to date is the end.

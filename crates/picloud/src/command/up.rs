@@ -11,8 +11,8 @@ use tracing_subscriber::EnvFilter;
 
 use super::{Ending, print, short};
 use crate::{
-    cli::{DevArgs, LogFormat, Role, ServeArgs, UpArgs},
-    config::ServerConfig,
+    cli::{DevArgs, LogFormat, ServeArgs, UpArgs},
+    config::{Roles, ServerConfig},
     data_dir::{DataDir, write_private},
     private_postgres::PrivatePostgres,
     server::{NamedSource, STACK, Server},
@@ -40,9 +40,12 @@ pub fn dev(args: &DevArgs) -> Result<Ending> {
 
 /// The same for production: nothing is made up.
 pub fn serve(args: &ServeArgs) -> Result<Ending> {
-    let config = ServerConfig::resolve(&args.server)?;
-    if args.role.iter().any(|role| *role != Role::All) {
-        bail!("--role: only `all` is available yet");
+    let config = ServerConfig {
+        roles: Roles::of(&args.role),
+        ..ServerConfig::resolve(&args.server)?
+    };
+    if args.path.is_some() && !config.roles.manager {
+        bail!("only a process with the role `manager` deploys: leave PATH out, or add the role");
     }
     if config.database_url.is_none() {
         bail!("`serve` needs a database: set DATABASE_URL (`up` would start a private one)");

@@ -1,5 +1,6 @@
 //! The program as its users run it: a real git, a real PostgreSQL, real requests.
 
+mod cluster;
 mod crashes;
 mod hostile;
 mod sdk;

@@ -44,15 +44,43 @@ impl Server {
     }
 
     fn on(data: TempDir, repository: &Path, database: Option<&str>) -> Self {
+        let mut command = command(&data, repository);
+        if let Some(url) = database {
+            command.env("DATABASE_URL", url);
+        }
+        Self::run(data, command)
+    }
+
+    /// Starts one as `picloud serve` with a role, on a database and with a key of the test's.
+    pub(crate) fn serve(role: &str, repository: Option<&Path>, database: &str) -> Self {
+        let data = reachable_folder();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_picloud"));
+        command
+            .args([
+                "serve",
+                "--role",
+                role,
+                "--listen",
+                "127.0.0.1:0",
+                "--data-dir",
+            ])
+            .arg(data.path().join("data"))
+            .args(repository)
+            .env("DATABASE_URL", database)
+            .env(
+                "PICLOUD_ADMIN_TOKEN",
+                "an-owner-key-of-a-test-0123456789abcdef",
+            )
+            .stdin(Stdio::null());
+        Self::run(data, command)
+    }
+
+    fn run(data: TempDir, mut command: Command) -> Self {
         let ready = data.path().join("ready.json");
         if ready.exists() {
             fs::remove_file(&ready).expect("the old ready file");
         }
         let log = fs::File::create(data.path().join("output")).expect("a log");
-        let mut command = command(&data, repository);
-        if let Some(url) = database {
-            command.env("DATABASE_URL", url);
-        }
         let mut child = command
             .arg("--ready-file")
             .arg(&ready)

@@ -1,0 +1,7 @@
+//! `picloud serve --role orchestrator`, as a program of its own for clusters.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    picloud::run_role("orchestrator")
+}
