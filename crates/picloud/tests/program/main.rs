@@ -3,6 +3,7 @@
 mod cluster;
 mod crashes;
 mod hostile;
+mod push;
 mod sdk;
 mod support;
 

@@ -29,6 +29,9 @@ pub(crate) fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
+/// In the place of a repository: the one that the server itself hosts.
+pub(crate) const HOSTED: &str = "";
+
 /// A running picloud.
 pub(crate) struct Server {
     data: TempDir,
@@ -122,6 +125,17 @@ impl Server {
         fs::create_dir_all(data.path().join("data")).expect("the data directory");
         fs::write(data.path().join("data/secrets-key"), keys).expect("the key");
         Self::on(data, repository, None)
+    }
+
+    /// Its hosted repository, with the credentials of a key, the owner's if none is named.
+    pub(crate) fn remote(&self, key: Option<&str>) -> String {
+        let key = key.unwrap_or(&self.token);
+        format!("http://anyone:{key}@{}/git/default.git", self.address)
+    }
+
+    /// Where its hosted repository lies.
+    pub(crate) fn hosted_folder(&self) -> std::path::PathBuf {
+        self.data.path().join("data/git/default.git")
     }
 
     /// What it printed so far.
@@ -262,9 +276,11 @@ impl Drop for Server {
 
 fn command(data: &TempDir, repository: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_picloud"));
+    command.arg("up");
+    if repository != Path::new(HOSTED) {
+        command.arg(repository);
+    }
     command
-        .arg("up")
-        .arg(repository)
         .args(["--listen", "127.0.0.1:0", "--data-dir"])
         .arg(data.path().join("data"))
         .env_remove("DATABASE_URL")
