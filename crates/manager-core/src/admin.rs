@@ -27,7 +27,7 @@ use picloud_store::Store;
 use serde::Deserialize;
 use tokio::sync::watch;
 
-use crate::sources::Sources;
+use crate::{events::EventHub, sources::Sources};
 
 /// Bytes of an uploaded tree.
 const MAX_TREE: usize = 64 << 20;
@@ -41,6 +41,8 @@ pub struct AdminState {
     pub clock: Arc<dyn Clock>,
     /// The sources that this process deploys.
     pub sources: Arc<Sources>,
+    /// What happens, as it happens.
+    pub events: Arc<EventHub>,
     /// What is served.
     pub served: watch::Receiver<Option<LiveVersion>>,
     /// The server's version.

@@ -3,6 +3,7 @@
 
 pub mod admin;
 pub mod cron;
+pub mod events;
 pub mod git;
 pub mod hosting;
 pub mod keys;
@@ -14,6 +15,7 @@ pub mod watch;
 pub mod work_tree;
 
 pub use admin::{AdminState, router};
+pub use events::EventHub;
 pub use hosting::HostingState;
 pub use reconcile::{Deployer, DeployerOptions, Finished};
 pub use sources::Sources;

@@ -11,7 +11,7 @@ use picloud_gitops_core::{
     LoadCache, LoadOptions, Loaded, ReadError, TreeReader, check_desired, load, plan,
 };
 use picloud_shared::{
-    BlobId, Clock, CommitId, DeploymentId, Diagnostic, Plan, SourceId,
+    BlobId, Clock, CommitId, DeploymentId, Diagnostic, EventSink, LiveEvent, Plan, SourceId,
     deployment::{Deployment, DeploymentStatus, StepTiming},
     plan::{AppAction, LiveApp, LiveState, LiveVersion},
     script::{ScriptChecker, SecretChecker},
@@ -85,6 +85,8 @@ pub struct DeployerOptions {
     pub served: watch::Receiver<Option<LiveVersion>>,
     /// Is told of each deployment that ends.
     pub finished: broadcast::Sender<Finished>,
+    /// Is told of them, too, for whoever watches from outside.
+    pub events: Arc<dyn EventSink>,
 }
 
 /// Deploys the commits of one source.
@@ -266,6 +268,8 @@ impl Deployer {
             ms = deployment.duration_ms,
             "deployed"
         );
+        let event = LiveEvent::Deployment(deployment.as_ref().into());
+        self.options.events.publish(event);
         // Nobody listening is no loss: the deployment is recorded.
         let _ = self
             .options

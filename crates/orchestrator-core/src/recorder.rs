@@ -8,7 +8,11 @@ use std::{
     time::Duration,
 };
 
-use picloud_shared::{AppSnapshot, Clock, RunRecord, RunSink, RunStatus, run::RunKind};
+use picloud_shared::{
+    AppSnapshot, Clock, EventSink, LiveEvent, RunRecord, RunSink, RunStatus,
+    live_event::{LogEvent, RunEvent},
+    run::RunKind,
+};
 use picloud_store::{
     Store, StoreError,
     runs::{BUCKETS, RunCount},
@@ -54,6 +58,7 @@ pub struct Recorder {
     /// Records that found no room.
     pub(crate) shed: AtomicU64,
     clock: Arc<dyn Clock>,
+    events: Arc<dyn EventSink>,
 }
 
 /// The other end: what has to be written.
@@ -62,8 +67,12 @@ pub struct Pending {
 }
 
 impl Recorder {
-    /// A recorder, and what [`Recorder::run`] takes.
-    pub fn new(options: RecorderOptions, clock: Arc<dyn Clock>) -> (Arc<Self>, Pending) {
+    /// A recorder, and what [`Recorder::run`] takes. Runs whose records are kept are told as events.
+    pub fn new(
+        options: RecorderOptions,
+        clock: Arc<dyn Clock>,
+        events: Arc<dyn EventSink>,
+    ) -> (Arc<Self>, Pending) {
         let (sender, receiver) = mpsc::channel(CHANNEL);
         let recorder = Self {
             options,
@@ -73,6 +82,7 @@ impl Recorder {
             wake: Notify::new(),
             shed: AtomicU64::new(0),
             clock,
+            events,
         };
         (Arc::new(recorder), Pending { records: receiver })
     }
@@ -131,7 +141,7 @@ impl Recorder {
                 recorder.write_counts(&store, &holder, &mut written).await;
             }
         };
-        let records = write_records(&mut pending.records, &store, stop);
+        let records = self.write_records(&mut pending.records, &store, stop);
         tokio::join!(counts, records);
     }
 
@@ -156,11 +166,71 @@ impl Recorder {
 }
 
 impl Recorder {
-    /// Tells of a run whose record is kept already.
+    /// Tells of a run whose record was kept by somebody else.
     pub(crate) fn announce(&self, record: &RunRecord) {
+        self.tell_failure(record);
+        self.publish(record);
+    }
+
+    fn publish(&self, record: &RunRecord) {
+        self.events.publish(LiveEvent::Run(RunEvent::from(record)));
+        if let Some(logged) = LogEvent::of(record) {
+            self.events.publish(LiveEvent::Log(logged));
+        }
+    }
+
+    fn tell_failure(&self, record: &RunRecord) {
         if record.status != RunStatus::Ok && self.failures.receiver_count() > 0 {
             // Nobody listening any more is no loss.
             let _ = self.failures.send(Arc::new(record.clone()));
+        }
+    }
+}
+
+impl Recorder {
+    async fn write_records(
+        &self,
+        records: &mut mpsc::Receiver<RunRecord>,
+        store: &Store,
+        mut stop: tokio::sync::watch::Receiver<bool>,
+    ) {
+        let mut batch = Vec::with_capacity(BATCH);
+        loop {
+            tokio::select! {
+                biased;
+                count = records.recv_many(&mut batch, BATCH) => if count == 0 { return },
+                // Not `changed`: a change that was seen while a batch was written would be missed here.
+                () = ended(&mut stop) => {
+                    while let Ok(record) = records.try_recv() {
+                        batch.push(record);
+                    }
+                    for part in batch.chunks(BATCH) {
+                        match store.insert_runs(part).await {
+                            Ok(()) => part.iter().for_each(|record| self.publish(record)),
+                            Err(error) => {
+                                tracing::warn!(%error, lost = part.len(), "records of runs could not be written before the end");
+                            }
+                        }
+                    }
+                    return;
+                }
+            }
+            if !*stop.borrow() {
+                tokio::time::sleep(GATHER).await;
+            }
+            while batch.len() < BATCH
+                && let Ok(record) = records.try_recv()
+            {
+                batch.push(record);
+            }
+            // Told once it can be asked for, not before.
+            match insert(store, &mut batch, &mut stop).await {
+                None => batch.iter().for_each(|record| self.publish(record)),
+                Some(error) => {
+                    tracing::error!(%error, lost = batch.len(), "records of runs were refused by the database");
+                }
+            }
+            batch.clear();
         }
     }
 }
@@ -171,7 +241,7 @@ impl RunSink for Recorder {
     }
 
     fn record(&self, record: RunRecord) {
-        self.announce(&record);
+        self.tell_failure(&record);
         if self.records.try_send(record).is_err() {
             self.shed.fetch_add(1, Relaxed);
         }
@@ -182,44 +252,6 @@ impl RunSink for Recorder {
 async fn ended(stop: &mut tokio::sync::watch::Receiver<bool>) {
     // A sender that is gone asks for the end, too.
     let _ = stop.wait_for(|stop| *stop).await;
-}
-
-async fn write_records(
-    records: &mut mpsc::Receiver<RunRecord>,
-    store: &Store,
-    mut stop: tokio::sync::watch::Receiver<bool>,
-) {
-    let mut batch = Vec::with_capacity(BATCH);
-    loop {
-        tokio::select! {
-            biased;
-            count = records.recv_many(&mut batch, BATCH) => if count == 0 { return },
-            // Not `changed`: a change that was seen while a batch was written would be missed here.
-            () = ended(&mut stop) => {
-                while let Ok(record) = records.try_recv() {
-                    batch.push(record);
-                }
-                for part in batch.chunks(BATCH) {
-                    if let Err(error) = store.insert_runs(part).await {
-                        tracing::warn!(%error, lost = part.len(), "records of runs could not be written before the end");
-                    }
-                }
-                return;
-            }
-        }
-        if !*stop.borrow() {
-            tokio::time::sleep(GATHER).await;
-        }
-        while batch.len() < BATCH
-            && let Ok(record) = records.try_recv()
-        {
-            batch.push(record);
-        }
-        if let Some(left) = insert(store, &mut batch, &mut stop).await {
-            tracing::error!(error = %left, lost = batch.len(), "records of runs were refused by the database");
-        }
-        batch.clear();
-    }
 }
 
 /// Writes a batch; waits for a database that is away. Gives the error of one that refuses it.

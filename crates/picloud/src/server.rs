@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context, Result};
 use picloud_executor_core::{InProcessExecutor, RhaiChecker};
 use picloud_manager_core::{
-    AdminState, Deployer, DeployerOptions, HostingState, Sources, git::LocalPath, keys,
+    AdminState, Deployer, DeployerOptions, EventHub, HostingState, Sources, git::LocalPath, keys,
     work_tree::WorkTree,
 };
 use picloud_orchestrator_core::{
@@ -17,7 +17,7 @@ use picloud_orchestrator_core::{
 };
 use picloud_services::{AddressGuard, SecretKeys, SecretsServiceImpl};
 use picloud_shared::{
-    Clock, Executor, KeyId, NodeId, Scope, SourceId, SystemClock, plan::LiveVersion,
+    Clock, EventSink, Executor, KeyId, NodeId, Scope, SourceId, SystemClock, plan::LiveVersion,
 };
 use picloud_store::{SourceKind, SourceRecord, Store, StoreOptions, keys::NewKey};
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
@@ -96,6 +96,7 @@ impl Server {
         token: &str,
     ) -> Result<Self> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let events = EventHub::new(Arc::clone(&clock));
         let store = Store::connect_lazy(database_url, store_options(CONNECTIONS))
             .context("DATABASE_URL")?;
         let holder = Arc::new(SnapshotHolder::open(Some(data.path().join("snapshot"))));
@@ -110,7 +111,11 @@ impl Server {
         let services =
             picloud_services::services(&store, &clock, &secrets, guard, env!("CARGO_PKG_VERSION"));
         let executor: Arc<dyn Executor> = InProcessExecutor::new(services, Arc::clone(&clock));
-        let (recorder, pending) = Recorder::new(RecorderOptions::default(), Arc::clone(&clock));
+        let (recorder, pending) = Recorder::new(
+            RecorderOptions::default(),
+            Arc::clone(&clock),
+            Arc::clone(&events) as Arc<dyn EventSink>,
+        );
         let (stop, stopped) = watch::channel(false);
         // Bound before anything waits: a kept snapshot answers while the database is asked.
         let listener = TcpListener::from_std(listener).context("cannot listen")?;
@@ -178,6 +183,7 @@ impl Server {
                 secrets: Some(Arc::new(keys.clone())),
                 served: holder.watch(),
                 finished: tokio::sync::broadcast::channel(256).0,
+                events: Arc::clone(&events) as Arc<dyn EventSink>,
             },
             data.path().to_owned(),
         );
@@ -220,6 +226,7 @@ impl Server {
                 store: store.clone(),
                 clock,
                 sources: Arc::clone(&sources),
+                events,
                 served: holder.watch(),
                 version: env!("CARGO_PKG_VERSION"),
                 recipient: keys.recipient(),

@@ -10,8 +10,9 @@ use chrono::{SecondsFormat, Utc};
 use chrono_tz::Tz;
 use picloud_gitops_core::{live_trigger, schedule::Schedule};
 use picloud_shared::{
-    EventId, TriggerId, TriggerName,
+    EventId, EventSink, LiveEvent, TriggerId, TriggerName,
     app::{ScriptKind, TriggerKind, TriggerSpec},
+    live_event::{TriggerAction, TriggerEvent},
     plan::LiveApp,
 };
 use picloud_store::outbox::NewEvent;
@@ -134,6 +135,16 @@ fn parse(app: &LiveApp, body: &Value) -> Answer<(TriggerName, TriggerSpec)> {
     }
 }
 
+/// Tells those who watch.
+fn tell(state: &AdminState, app: &LiveApp, name: &TriggerName, action: TriggerAction) {
+    state.events.publish(LiveEvent::Trigger(TriggerEvent {
+        app: app.spec.name.clone(),
+        trigger: name.clone(),
+        action,
+        at: state.clock.now(),
+    }));
+}
+
 pub(super) async fn create(
     State(state): State<AdminState>,
     caller: Authorized<TriggerManage>,
@@ -168,6 +179,7 @@ pub(super) async fn create(
     let shown = show(&state, &name, &spec, Some(id), None);
     let target = format!("{}/{name}", app.spec.name);
     audit(&state, &caller, "trigger.create", &target, shown.clone()).await?;
+    tell(&state, &app, &name, TriggerAction::Created);
     Ok((StatusCode::CREATED, Json(shown)))
 }
 
@@ -203,6 +215,7 @@ pub(super) async fn patch(
     let detail = json!({ "before": live_trigger::write(&name, &before), "after": shown });
     let target = format!("{}/{name}", app.spec.name);
     audit(&state, &caller, "trigger.patch", &target, detail).await?;
+    tell(&state, &app, &name, TriggerAction::Changed);
     Ok(Json(shown))
 }
 
@@ -217,6 +230,7 @@ pub(super) async fn remove(
     let detail = json!({ "before": live_trigger::write(&name, &before) });
     let target = format!("{}/{name}", app.spec.name);
     audit(&state, &caller, "trigger.delete", &target, detail).await?;
+    tell(&state, &app, &name, TriggerAction::Deleted);
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -283,5 +297,6 @@ pub(super) async fn fire(
         json!({ "event": event }),
     )
     .await?;
+    tell(&state, &app, &name, TriggerAction::Fired);
     Ok((StatusCode::ACCEPTED, Json(json!({ "event": event }))))
 }

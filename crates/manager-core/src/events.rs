@@ -1,0 +1,215 @@
+//! The hub of live events: the last of them in a ring, and whoever listens woken for new ones.
+//!
+//! A listener has a place in the ring and reads on from it, so that following, catching up after
+//! a lost connection and falling behind are one and the same. Publishing never waits: a listener
+//! that is slower than the ring is long is told that it missed something.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use parking_lot::Mutex;
+use picloud_shared::{Clock, EventSink, LiveEvent};
+use tokio::sync::watch;
+use uuid::Uuid;
+
+/// Events that are kept for listeners that come back.
+const KEPT: usize = 4_096;
+/// Events that a listener takes at once.
+const BATCH: usize = 64;
+
+/// Takes events, and gives them to all who listen.
+pub struct EventHub {
+    clock: Arc<dyn Clock>,
+    ring: Mutex<Ring>,
+    /// How many events there were; rises with each.
+    total: watch::Sender<u64>,
+}
+
+#[derive(Default)]
+struct Ring {
+    /// Oldest first, in the order of their ids.
+    events: VecDeque<Told>,
+    /// Events that were ever told; the last in the ring has this number.
+    total: u64,
+}
+
+/// An event, with the id by which a listener says what it has seen.
+#[derive(Debug, Clone)]
+pub struct Told {
+    /// UUIDv7.
+    pub id: Uuid,
+    /// What happened.
+    pub event: Arc<LiveEvent>,
+}
+
+/// What a listener gets.
+#[derive(Debug, Clone)]
+pub enum Heard {
+    /// The next events, in order.
+    Events(Vec<Told>),
+    /// There were events that are no longer kept: what the listener shows may be stale.
+    Missed,
+}
+
+/// Somebody who listens.
+pub struct Listener {
+    hub: Arc<EventHub>,
+    /// Number of the last event that was heard.
+    seen: u64,
+    total: watch::Receiver<u64>,
+    missed: bool,
+}
+
+impl EventHub {
+    /// A hub that has heard of nothing.
+    pub fn new(clock: Arc<dyn Clock>) -> Arc<Self> {
+        Arc::new(Self {
+            clock,
+            ring: Mutex::default(),
+            total: watch::Sender::new(0),
+        })
+    }
+
+    /// Listens from now on; or from after the event of that id, where it is known still.
+    pub fn listen(self: &Arc<Self>, after: Option<Uuid>) -> Listener {
+        let total = self.total.subscribe();
+        let ring = self.ring.lock();
+        let first = ring.total - ring.events.len() as u64;
+        let (seen, missed) = match after {
+            None => (ring.total, false),
+            Some(id) => {
+                let newer = ring.events.iter().rev().take_while(|told| told.id > id);
+                let seen = ring.total - newer.count() as u64;
+                // Nothing older is kept that would show that nothing lies between.
+                let known = ring.events.iter().any(|told| told.id == id);
+                (seen, !known && seen == first)
+            }
+        };
+        drop(ring);
+        Listener {
+            hub: Arc::clone(self),
+            seen,
+            total,
+            missed,
+        }
+    }
+}
+
+impl EventSink for EventHub {
+    fn publish(&self, event: LiveEvent) {
+        let event = Arc::new(event);
+        let mut ring = self.ring.lock();
+        // The id is made under the lock, so that the ring's order is that of the ids.
+        let id = self.clock.new_id();
+        if ring.events.len() == KEPT {
+            ring.events.pop_front();
+        }
+        ring.events.push_back(Told { id, event });
+        ring.total += 1;
+        self.total.send_replace(ring.total);
+    }
+}
+
+impl Listener {
+    /// What comes next; waits for it. Nothing is lost where the wait is given up.
+    pub async fn next(&mut self) -> Heard {
+        loop {
+            if std::mem::take(&mut self.missed) {
+                return Heard::Missed;
+            }
+            self.total.mark_unchanged();
+            if let Some(heard) = self.take() {
+                return heard;
+            }
+            if self.total.changed().await.is_err() {
+                // The hub is gone, which it can't be while this holds it.
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    fn take(&mut self) -> Option<Heard> {
+        let ring = self.hub.ring.lock();
+        let first = ring.total - ring.events.len() as u64;
+        if self.seen < first {
+            self.seen = first;
+            return Some(Heard::Missed);
+        }
+        let skip = usize::try_from(self.seen - first).unwrap_or(usize::MAX);
+        let events: Vec<Told> = ring.events.iter().skip(skip).take(BATCH).cloned().collect();
+        self.seen += events.len() as u64;
+        (!events.is_empty()).then_some(Heard::Events(events))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::DateTime;
+    use picloud_shared::{SystemClock, live_event::DriftEvent};
+
+    use super::*;
+
+    fn hub() -> Arc<EventHub> {
+        EventHub::new(Arc::new(SystemClock))
+    }
+
+    fn tell(hub: &EventHub, items: usize) {
+        hub.publish(LiveEvent::Drift(DriftEvent {
+            app: "a".parse().expect("a name"),
+            drifted: true,
+            items,
+            at: DateTime::UNIX_EPOCH,
+        }));
+    }
+
+    async fn heard(listener: &mut Listener) -> Vec<(Uuid, usize)> {
+        match listener.next().await {
+            Heard::Missed => panic!("something was missed"),
+            Heard::Events(events) => events
+                .iter()
+                .map(|told| match told.event.as_ref() {
+                    LiveEvent::Drift(event) => (told.id, event.items),
+                    other => panic!("{other:?}"),
+                })
+                .collect(),
+        }
+    }
+
+    #[tokio::test]
+    async fn who_listens_hears_what_comes_and_who_comes_back_what_it_missed() {
+        let hub = hub();
+        tell(&hub, 1);
+        let mut listener = hub.listen(None);
+        tell(&hub, 2);
+        let first = heard(&mut listener).await;
+        assert_eq!(first.iter().map(|(_, n)| *n).collect::<Vec<_>>(), [2]);
+        drop(listener);
+        tell(&hub, 3);
+        tell(&hub, 4);
+        let mut again = hub.listen(Some(first[0].0));
+        let numbers: Vec<usize> = heard(&mut again).await.iter().map(|(_, n)| *n).collect();
+        assert_eq!(numbers, [3, 4]);
+        let waits = tokio::time::timeout(std::time::Duration::from_millis(20), again.next()).await;
+        assert!(waits.is_err(), "{waits:?}");
+        tell(&hub, 5);
+        assert_eq!(heard(&mut again).await[0].1, 5);
+    }
+
+    #[tokio::test]
+    async fn who_is_too_slow_is_told_so() {
+        let hub = hub();
+        let mut listener = hub.listen(None);
+        tell(&hub, 0);
+        let first = heard(&mut listener).await[0].0;
+        for number in 1..=KEPT + 10 {
+            tell(&hub, number);
+        }
+        assert!(matches!(listener.next().await, Heard::Missed));
+        assert_eq!(heard(&mut listener).await[0].1, 11);
+        let mut late = hub.listen(Some(first));
+        assert!(matches!(late.next().await, Heard::Missed));
+        assert_eq!(heard(&mut late).await[0].1, 11);
+        // An id of before the process began.
+        let mut other = hub.listen(Some(Uuid::nil()));
+        assert!(matches!(other.next().await, Heard::Missed));
+    }
+}
