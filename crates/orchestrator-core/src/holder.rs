@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, HashMap},
     path::PathBuf,
     sync::Arc,
+    time::Instant,
 };
 
 use arc_swap::ArcSwap;
@@ -21,12 +22,24 @@ use crate::{
 };
 
 /// What is served at one generation.
-#[derive(Default)]
 pub struct Served {
     /// Which live version this is; `None`: nothing was ever deployed.
     pub version: Option<LiveVersion>,
     pub(crate) apps: HashMap<AppName, Arc<ServedApp>>,
     pub(crate) domains: HashMap<String, Arc<ServedApp>>,
+    /// When it began to be served.
+    pub(crate) since: Instant,
+}
+
+impl Default for Served {
+    fn default() -> Self {
+        Self {
+            version: None,
+            apps: HashMap::new(),
+            domains: HashMap::new(),
+            since: Instant::now(),
+        }
+    }
 }
 
 /// One app, with all that a request needs looked up.

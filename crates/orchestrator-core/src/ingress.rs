@@ -13,19 +13,20 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
     },
+    time::Duration,
 };
 
 use axum::body::Body;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::Either;
 use hyper::body::Incoming;
-use picloud_shared::{Clock, Executor};
+use picloud_shared::{Clock, Executor, deployment::DeploymentStatus};
 use picloud_store::Store;
 use tower::Service;
 
 use crate::{
     holder::{ServedApp, SnapshotHolder},
-    metrics::{self, Gauges},
+    metrics::{self, Counters, Gauges},
     problem::{self, Whole, problem},
     recorder::Recorder,
     routes::{self, Match},
@@ -37,6 +38,9 @@ use place::Place;
 
 /// What every answer's body is: there whole, or another service's stream.
 pub(crate) type AnyBody = Either<Whole, Body>;
+
+/// How long a scrape of the metrics waits for what the database knows.
+const SCRAPE: Duration = Duration::from_secs(1);
 
 /// What an ingress needs.
 pub struct IngressOptions {
@@ -72,6 +76,7 @@ pub struct Ingress {
     pub(crate) draining: AtomicBool,
     pub(crate) running: AtomicU32,
     pub(crate) connections: AtomicU32,
+    pub(crate) counters: Counters,
     keys: gate::KeyCache,
     files: StaticFiles,
     dot_base: String,
@@ -82,6 +87,7 @@ impl Ingress {
     pub fn new(options: IngressOptions) -> Arc<Self> {
         Arc::new(Self {
             files: StaticFiles::new(options.store.clone(), options.static_dir.clone()),
+            counters: Counters::default(),
             keys: gate::KeyCache::default(),
             dot_base: format!(".{}", options.base_domain),
             draining: AtomicBool::new(false),
@@ -93,6 +99,21 @@ impl Ingress {
 
     /// Answers one request. Never fails: what goes wrong is an answer, too.
     pub(crate) async fn answer(
+        &self,
+        request: Request<Incoming>,
+        peer: SocketAddr,
+    ) -> Response<AnyBody> {
+        let response = self.answer_place(request, peer).await;
+        self.counters.answered(response.status());
+        response
+    }
+
+    /// Counts a deployment that ended, for the metrics.
+    pub fn count_deployment(&self, status: DeploymentStatus) {
+        self.counters.deployed(status);
+    }
+
+    async fn answer_place(
         &self,
         request: Request<Incoming>,
         peer: SocketAddr,
@@ -122,7 +143,7 @@ impl Ingress {
             Place::Home => redirect("/dashboard/"),
             Place::Health => whole(text(StatusCode::OK, "ok\n")),
             Place::Ready => self.ready(),
-            Place::Metrics => whole(metrics::response(self, &self.gauges())),
+            Place::Metrics => whole(metrics::response(self, &self.gauges().await)),
             Place::Platform => self.platform(request).await,
             Place::Nothing => whole(problem(
                 StatusCode::NOT_FOUND,
@@ -132,10 +153,13 @@ impl Ingress {
         }
     }
 
-    fn gauges(&self) -> Gauges {
+    async fn gauges(&self) -> Gauges {
+        let depth = tokio::time::timeout(SCRAPE, self.options.store.outbox_depth()).await;
         Gauges {
             pool: self.options.store.pool_status(),
             shed: self.options.recorder.shed.load(Relaxed),
+            // Without the database the depth isn't known, and not said.
+            outbox: depth.ok().and_then(Result::ok),
         }
     }
 

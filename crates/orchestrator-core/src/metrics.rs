@@ -1,11 +1,77 @@
 //! `/metrics`: Prometheus text, version 0.0.4.
 
-use std::{fmt::Write, sync::atomic::Ordering::Relaxed};
+use std::{
+    fmt::Write,
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+};
 
-use http::{HeaderValue, Response, header};
+use http::{HeaderValue, Response, StatusCode, header};
+use picloud_shared::deployment::DeploymentStatus;
 use picloud_store::PoolStatus;
 
 use crate::{ingress::Ingress, problem::Whole, stats::bucket_end};
+
+/// The least status that HTTP knows, and how many there can be from there on.
+const FIRST_STATUS: u16 = 100;
+const STATUSES: usize = 900;
+
+/// What is counted of a node as a whole.
+pub(crate) struct Counters {
+    answers: Box<[AtomicU64; STATUSES]>,
+    deployments: [AtomicU64; DeploymentStatus::ALL.len()],
+}
+
+impl Default for Counters {
+    fn default() -> Self {
+        Self {
+            answers: Box::new([const { AtomicU64::new(0) }; STATUSES]),
+            deployments: [const { AtomicU64::new(0) }; DeploymentStatus::ALL.len()],
+        }
+    }
+}
+
+impl Counters {
+    pub(crate) fn answered(&self, status: StatusCode) {
+        let at = usize::from(status.as_u16() - FIRST_STATUS);
+        if let Some(count) = self.answers.get(at) {
+            count.fetch_add(1, Relaxed);
+        }
+    }
+
+    pub(crate) fn deployed(&self, status: DeploymentStatus) {
+        self.deployments[status as usize].fetch_add(1, Relaxed);
+    }
+
+    fn write(&self, out: &mut String) {
+        let _ = writeln!(
+            out,
+            "# HELP picloud_http_requests_total Requests, by the status of their answer.\n# TYPE picloud_http_requests_total counter"
+        );
+        for (at, count) in self.answers.iter().enumerate() {
+            let (code, count) = (at + usize::from(FIRST_STATUS), count.load(Relaxed));
+            if count > 0 {
+                let _ = writeln!(
+                    out,
+                    "picloud_http_requests_total{{code=\"{code}\"}} {count}"
+                );
+            }
+        }
+        let _ = writeln!(
+            out,
+            "# HELP picloud_deployments_total Deployments of this process, by what became of them.\n# TYPE picloud_deployments_total counter"
+        );
+        for status in DeploymentStatus::ALL {
+            let (word, count) = (
+                status.as_str(),
+                self.deployments[status as usize].load(Relaxed),
+            );
+            let _ = writeln!(
+                out,
+                "picloud_deployments_total{{status=\"{word}\"}} {count}"
+            );
+        }
+    }
+}
 
 /// What is known outside of the data plane.
 #[derive(Debug, Clone, Copy)]
@@ -14,6 +80,8 @@ pub struct Gauges {
     pub pool: PoolStatus,
     /// Records of runs that found no room.
     pub shed: u64,
+    /// Events that wait, and events that run.
+    pub outbox: Option<(i64, i64)>,
 }
 
 pub(crate) fn response(ingress: &Ingress, gauges: &Gauges) -> Response<Whole> {
@@ -92,6 +160,21 @@ fn text(ingress: &Ingress, gauges: &Gauges) -> String {
         "Those that nobody uses.",
         &gauges.pool.idle,
     );
+    one(
+        &mut out,
+        "picloud_snapshot_age_seconds",
+        "gauge",
+        "How long the present snapshot is served.",
+        &served.since.elapsed().as_secs_f64(),
+    );
+    if let Some((waiting, running)) = gauges.outbox {
+        let name = "picloud_outbox_events";
+        let _ = writeln!(
+            out,
+            "# HELP {name} Events of the outbox.\n# TYPE {name} gauge\n{name}{{state=\"waiting\"}} {waiting}\n{name}{{state=\"running\"}} {running}"
+        );
+    }
+    ingress.counters.write(&mut out);
     runs(&mut out, ingress);
     out
 }

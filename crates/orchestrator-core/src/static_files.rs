@@ -1,10 +1,13 @@
 //! Files of apps, served as they are: contents are addressed by blob id, which is also their
-//! `ETag`, and kept on disk once they were asked for, so that they need no database.
+//! `ETag`, and kept on disk once they were asked for, so that they need no database. Text is
+//! compressed as the client takes it, once a content; files that lie compressed beside a file
+//! (`app.js.br`, `app.js.gz`) are sent in its place.
 
-use std::{collections::HashMap, io::Write, path::PathBuf};
+mod coding;
+
+use std::{collections::HashMap, path::PathBuf};
 
 use bytes::Bytes;
-use flate2::{Compression, write::GzEncoder};
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri, header};
 use parking_lot::Mutex;
 use percent_encoding::percent_decode_str;
@@ -12,6 +15,7 @@ use picloud_shared::{AppSpec, BlobId, app::StaticFile};
 use picloud_store::{Store, StoreError};
 
 use crate::problem::{Whole, problem};
+use coding::Coding;
 
 /// Bytes of contents that are kept in memory.
 const MEMORY: usize = 32 << 20;
@@ -27,7 +31,7 @@ pub(crate) struct StaticFiles {
 
 #[derive(Default)]
 struct Memory {
-    contents: HashMap<(BlobId, bool), Bytes>,
+    contents: HashMap<(BlobId, Coding), Bytes>,
     bytes: usize,
 }
 
@@ -86,7 +90,9 @@ impl StaticFiles {
             );
             return response;
         }
-        match self.file(file, &index, headers).await {
+        // Ranges are for GET alone (RFC 9110, section 14.2).
+        let ranged = *method == Method::GET;
+        match self.file(spec, file, &index, headers, ranged).await {
             Ok(response) => response,
             Err(error) => {
                 tracing::warn!(%error, file = index, "a static file could not be read");
@@ -101,14 +107,28 @@ impl StaticFiles {
 
     async fn file(
         &self,
+        spec: &AppSpec,
         file: &StaticFile,
         name: &str,
         headers: &HeaderMap,
+        ranged: bool,
     ) -> Result<Response<Whole>, StoreError> {
         let kind = mime(name);
         let compressible = file.size <= SMALL && file.size > 256 && is_text(&kind);
-        let gzip = compressible && !headers.contains_key(header::RANGE) && accepts_gzip(headers);
-        let etag = format!("\"{}{}\"", file.blob, if gzip { "-gzip" } else { "" });
+        let ready = |coding: Coding| {
+            spec.static_files
+                .get(&format!("{name}.{}", coding.ending()?))
+        };
+        let offered = Coding::COMPRESSED
+            .into_iter()
+            .filter(|coding| compressible || ready(*coding).is_some());
+        let varies = offered.clone().next().is_some();
+        let coding = if ranged && headers.contains_key(header::RANGE) {
+            Coding::Identity
+        } else {
+            coding::choose(headers, offered)
+        };
+        let etag = format!("\"{}{}\"", file.blob, coding.suffix());
         let mut response = Response::new(Whole::default());
         let out = response.headers_mut();
         insert(out, header::ETAG, &etag);
@@ -116,7 +136,7 @@ impl StaticFiles {
             header::CACHE_CONTROL,
             HeaderValue::from_static("public, max-age=0, must-revalidate"),
         );
-        if compressible {
+        if varies {
             out.insert(header::VARY, HeaderValue::from_static("accept-encoding"));
         }
         if matches(headers.get(header::IF_NONE_MATCH), &etag) {
@@ -129,18 +149,21 @@ impl StaticFiles {
             HeaderValue::from_static("nosniff"),
         );
         out.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
-        let content = self.content(file, gzip).await?;
-        if gzip {
+        let content = match ready(coding) {
+            Some(ready) => self.content(ready, Coding::Identity).await?,
+            None => self.content(file, coding).await?,
+        };
+        if let Some(name) = coding.name() {
             response
                 .headers_mut()
-                .insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+                .insert(header::CONTENT_ENCODING, HeaderValue::from_static(name));
         }
         let fresh = headers
             .get(header::IF_RANGE)
             .is_none_or(|value| value.as_bytes() == etag.as_bytes());
         let range = headers
             .get(header::RANGE)
-            .filter(|_| fresh)
+            .filter(|_| fresh && ranged)
             .and_then(|value| value.to_str().ok());
         match range.and_then(|range| parse_range(range, content.len())) {
             None => *response.body_mut() = Whole::new(content),
@@ -162,16 +185,19 @@ impl StaticFiles {
         Ok(response)
     }
 
-    async fn content(&self, file: &StaticFile, gzip: bool) -> Result<Bytes, StoreError> {
-        let key = (file.blob.clone(), gzip);
+    async fn content(&self, file: &StaticFile, coding: Coding) -> Result<Bytes, StoreError> {
+        let key = (file.blob.clone(), coding);
         if let Some(content) = self.memory.lock().contents.get(&key) {
             return Ok(content.clone());
         }
         let mut content = self.raw(file).await?;
-        if gzip {
+        if coding != Coding::Identity {
             let plain = content.clone();
-            let packed = tokio::task::spawn_blocking(move || compress(&plain)).await;
-            content = packed.map_err(|error| StoreError::Corrupt(error.to_string()))?;
+            let packed = tokio::task::spawn_blocking(move || coding.compress(&plain)).await;
+            let failed = |error: &dyn std::fmt::Display| StoreError::Corrupt(error.to_string());
+            content = packed
+                .map_err(|error| failed(&error))?
+                .map_err(|error| failed(&error))?;
         }
         if content.len() as u64 <= SMALL {
             let mut memory = self.memory.lock();
@@ -207,13 +233,6 @@ impl StaticFiles {
         tokio::fs::write(&temporary, content).await?;
         tokio::fs::rename(&temporary, path).await
     }
-}
-
-fn compress(plain: &[u8]) -> Bytes {
-    let mut encoder = GzEncoder::new(Vec::with_capacity(plain.len() / 2), Compression::default());
-    // Writing to memory does not fail.
-    let written = encoder.write_all(plain).and_then(|()| encoder.finish());
-    written.map_or_else(|_| Bytes::new(), Bytes::from)
 }
 
 fn to_folder(uri: &Uri) -> Response<Whole> {
@@ -262,22 +281,6 @@ fn is_text(kind: &str) -> bool {
                 | "application/wasm"
                 | "image/svg+xml"
         )
-}
-
-/// Whether gzip is acceptable (RFC 9110, section 12.5.3).
-fn accepts_gzip(headers: &HeaderMap) -> bool {
-    let values = headers
-        .get_all(header::ACCEPT_ENCODING)
-        .iter()
-        .filter_map(|value| value.to_str().ok());
-    values.flat_map(|value| value.split(',')).any(|part| {
-        let mut fields = part.split(';').map(str::trim);
-        let name = fields.next().unwrap_or_default();
-        let weight = fields
-            .find_map(|field| field.strip_prefix("q=")?.parse::<f32>().ok())
-            .unwrap_or(1.0);
-        (name.eq_ignore_ascii_case("gzip") || name == "*") && weight > 0.0
-    })
 }
 
 fn matches(header: Option<&HeaderValue>, etag: &str) -> bool {

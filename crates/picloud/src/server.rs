@@ -138,6 +138,7 @@ impl Server {
                 Arc::new(move |spec, name| secrets.of(spec, name))
             },
         });
+        let counting = Arc::clone(&ingress);
         let serving = tokio::spawn(picloud_orchestrator_core::serve(
             listener,
             ingress,
@@ -204,6 +205,17 @@ impl Server {
                 running_file,
             });
         }
+        let mut finished = sources.subscribe();
+        following.push(tokio::spawn(async move {
+            use tokio::sync::broadcast::error::RecvError;
+            loop {
+                match finished.recv().await {
+                    Ok(done) => counting.count_deployment(done.0.status),
+                    Err(RecvError::Lagged(_)) => {}
+                    Err(RecvError::Closed) => return,
+                }
+            }
+        }));
         let named = match source {
             Some(source) => Some(name_source(&sources, &clock, data, source).await?),
             None => None,

@@ -31,6 +31,17 @@ pub enum DeploymentStatus {
 }
 
 impl DeploymentStatus {
+    /// All, in the order of their numbers in counters.
+    pub const ALL: [Self; 7] = [
+        Self::Applying,
+        Self::Synced,
+        Self::Partial,
+        Self::Failed,
+        Self::Held,
+        Self::Waiting,
+        Self::Reverted,
+    ];
+
     /// The word that stands in the API and in PostgreSQL.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -46,16 +57,7 @@ impl DeploymentStatus {
 
     /// Reads the word back.
     pub fn parse(word: &str) -> Option<Self> {
-        Some(match word {
-            "applying" => Self::Applying,
-            "synced" => Self::Synced,
-            "partial" => Self::Partial,
-            "failed" => Self::Failed,
-            "held" => Self::Held,
-            "waiting" => Self::Waiting,
-            "reverted" => Self::Reverted,
-            _ => return None,
-        })
+        Self::ALL.into_iter().find(|status| status.as_str() == word)
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod cluster;
 mod crashes;
+mod files;
 mod hostile;
 mod push;
 mod sdk;
