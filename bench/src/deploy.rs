@@ -48,7 +48,7 @@ pub(crate) fn run() -> Result<()> {
     Ok(())
 }
 
-fn script(app: usize, script: usize) -> String {
+pub(crate) fn script(app: usize, script: usize) -> String {
     format!("apps/app{app}/scripts/s{script}.rhai")
 }
 

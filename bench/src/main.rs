@@ -4,25 +4,35 @@
 mod deploy;
 mod hello;
 mod idle;
+mod load;
 mod process;
+mod push;
+mod reference;
+mod scripts;
 
 use anyhow::Result;
 
 fn main() -> Result<()> {
     let mut arguments = std::env::args().skip(1);
     match arguments.next().as_deref() {
-        Some("bare-axum") => hello::bare_axum(),
+        Some("reference") => reference::serve(),
         Some("hello") => hello::run(),
+        Some("scripts") => scripts::run(),
         Some("deploy") => deploy::run(),
+        Some("push") => push::run(),
         Some("idle") => idle::run(),
         Some("start") => idle::start(),
         None => {
             hello::run()?;
+            scripts::run()?;
             deploy::run()?;
+            push::run()?;
             idle::start()?;
             idle::run()
         }
-        Some(other) => anyhow::bail!("no bench is called {other}: hello, deploy, start, idle"),
+        Some(other) => {
+            anyhow::bail!("no bench is called {other}: hello, scripts, deploy, push, start, idle")
+        }
     }
 }
 

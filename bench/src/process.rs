@@ -26,13 +26,55 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// The bare limit: this same program.
-    pub(crate) fn bare_axum() -> Result<Self> {
+    /// The bare limit: this same program, on the database of another server where one is named.
+    pub(crate) fn reference(database_of: Option<&Self>) -> Result<Self> {
+        let port = free_port()?;
+        let mut command = Command::new(std::env::current_exe()?);
+        command.args(["reference", &port.to_string()]);
+        if let Some(other) = database_of {
+            let (socket, user) = other.database()?;
+            command.arg(format!(
+                "host={socket} port=5432 user={user} dbname=postgres"
+            ));
+        }
+        let child = command.spawn()?;
+        Self::ready(child, format!("127.0.0.1:{port}"), None)
+    }
+
+    /// The bare limit of pushes: that repository at `/bare.git`.
+    pub(crate) fn reference_git(repository: &Path) -> Result<Self> {
         let port = free_port()?;
         let child = Command::new(std::env::current_exe()?)
-            .args(["bare-axum", &port.to_string()])
+            .args(["reference", &port.to_string(), "--repository"])
+            .arg(repository)
             .spawn()?;
         Self::ready(child, format!("127.0.0.1:{port}"), None)
+    }
+
+    /// PiCloud with a hosted repository, still empty.
+    pub(crate) fn hosted() -> Result<Self> {
+        Self::start(reachable_folder(), &[], None, "/healthz")
+    }
+
+    /// Where a hosted repository of it is pushed to.
+    pub(crate) fn remote(&self, source: &str) -> Result<String> {
+        let folder = self.folder.as_ref().context("it has no data")?;
+        let key = fs::read_to_string(folder.path().join("data/admin-token"))?;
+        Ok(format!(
+            "http://x:{}@{}/git/{source}.git",
+            key.trim(),
+            self.address
+        ))
+    }
+
+    /// PiCloud on a repository, with scripts in processes apart.
+    pub(crate) fn picloud_apart(repository: &Path) -> Result<Self> {
+        let arguments = [
+            repository.as_os_str(),
+            "--executor".as_ref(),
+            "process".as_ref(),
+        ];
+        Self::start(reachable_folder(), &arguments, None, "/readyz")
     }
 
     /// PiCloud on a repository.
@@ -46,12 +88,21 @@ impl Server {
         repository: &Path,
         database: Option<&str>,
     ) -> Result<Self> {
+        Self::start(folder, &[repository.as_os_str()], database, "/readyz")
+    }
+
+    fn start(
+        folder: TempDir,
+        arguments: &[&std::ffi::OsStr],
+        database: Option<&str>,
+        ready: &str,
+    ) -> Result<Self> {
         let binary = std::env::current_exe()?.with_file_name("picloud");
         let port = free_port()?;
         let mut command = Command::new(binary);
         command
             .arg("up")
-            .arg(repository)
+            .args(arguments)
             .args(["--listen", &format!("127.0.0.1:{port}"), "--data-dir"])
             .arg(folder.path().join("data"))
             .env_remove("DATABASE_URL")
@@ -60,10 +111,19 @@ impl Server {
             command.env("DATABASE_URL", url);
         }
         let child = command.spawn().context("picloud: build it first")?;
-        Self::ready(child, format!("127.0.0.1:{port}"), Some(folder))
+        Self::ready_at(child, format!("127.0.0.1:{port}"), Some(folder), ready)
     }
 
     fn ready(child: Child, address: String, folder: Option<TempDir>) -> Result<Self> {
+        Self::ready_at(child, address, folder, "/readyz")
+    }
+
+    fn ready_at(
+        child: Child,
+        address: String,
+        folder: Option<TempDir>,
+        path: &str,
+    ) -> Result<Self> {
         let began = Instant::now();
         let mut server = Self {
             child,
@@ -71,7 +131,7 @@ impl Server {
             started: Duration::ZERO,
             folder,
         };
-        while !matches!(server.get("/readyz"), Ok((200, _))) {
+        while !matches!(server.get(path), Ok((200, _))) {
             if server.child.try_wait()?.is_some() || began.elapsed() > Duration::from_mins(2) {
                 bail!("a server did not become ready");
             }
@@ -113,18 +173,20 @@ impl Server {
 
     /// Where its private PostgreSQL is reached.
     pub(crate) fn database_url(&self) -> Result<String> {
-        let folder = self.folder.as_ref().context("it has no data")?;
-        let base = folder.path().join("data/postgres");
-        let socket = base
-            .join("socket")
-            .display()
-            .to_string()
-            .replace('/', "%2F");
-        let user = nix::unistd::User::from_uid(nix::unistd::Uid::from_raw(owner(&base)?))?;
-        let user = user.context("its owner")?.name;
+        let (socket, user) = self.database()?;
+        let socket = socket.replace('/', "%2F");
         Ok(format!(
             "postgres://{user}@localhost:5432/postgres?host={socket}"
         ))
+    }
+
+    /// The folder of its private PostgreSQL's socket, and the user.
+    fn database(&self) -> Result<(String, String)> {
+        let folder = self.folder.as_ref().context("it has no data")?;
+        let base = folder.path().join("data/postgres");
+        let socket = base.join("socket").display().to_string();
+        let user = nix::unistd::User::from_uid(nix::unistd::Uid::from_raw(owner(&base)?))?;
+        Ok((socket, user.context("its owner")?.name))
     }
 
     /// Seconds of processor that its process used.
