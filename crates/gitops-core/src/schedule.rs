@@ -22,6 +22,9 @@ const MONTHS: [&str; 12] = [
 ];
 const DAYS: [&str; 7] = ["SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT"];
 
+/// Changes of the clock that are told: two a year are usual.
+const MAX_CLOCK_CHANGES: usize = 4;
+
 /// One field's name, bounds and words.
 struct Shape {
     name: &'static str,
@@ -94,6 +97,25 @@ impl Field {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Schedule {
     fields: [Field; 6],
+}
+
+/// What a change of the clock does to a schedule that names times of the day.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ClockChange {
+    /// A local time doesn't exist that day; it fires right after the gap.
+    Skipped {
+        /// The first of them.
+        local: NaiveDateTime,
+        /// When it fires instead.
+        fires: DateTime<Utc>,
+    },
+    /// A local time comes twice that day; it fires once.
+    Twice {
+        /// The first of them.
+        local: NaiveDateTime,
+        /// Which of the two.
+        fires: DateTime<Utc>,
+    },
 }
 
 /// Why a text is no schedule. Names the field.
@@ -261,6 +283,49 @@ impl Schedule {
             at = next;
         }
         times
+    }
+
+    /// What the zone's changes of the clock from `from` to `until` do to it: nothing where real
+    /// elapsed time counts, or where it has no time among those that are skipped or come twice.
+    pub fn clock_changes(
+        &self,
+        from: DateTime<Utc>,
+        until: DateTime<Utc>,
+        zone: Tz,
+    ) -> Vec<ClockChange> {
+        let mut found = Vec::new();
+        let mut at = from;
+        while self.names_times()
+            && found.len() < MAX_CLOCK_CHANGES
+            && let Some(change) = next_change(at, until, zone)
+        {
+            at = change;
+            let (before, after) = (
+                offset(change - Duration::seconds(1), zone),
+                offset(change, zone),
+            );
+            let size = after - before;
+            if size.abs() >= CORRECTION {
+                continue;
+            }
+            let start = change.naive_utc() + before.min(after);
+            let end = change.naive_utc() + before.max(after);
+            let Some(local) = self.next_local(start).filter(|local| *local < end) else {
+                continue;
+            };
+            found.push(if size > Duration::zero() {
+                ClockChange::Skipped {
+                    local,
+                    fires: change,
+                }
+            } else {
+                ClockChange::Twice {
+                    local,
+                    fires: Utc.from_utc_datetime(&(local - before)),
+                }
+            });
+        }
+        found
     }
 
     /// The first local time from `from` on, as if the clock never changed.

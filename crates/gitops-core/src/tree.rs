@@ -63,6 +63,20 @@ pub trait TreeReader {
     fn blob_size(&self, id: &BlobId) -> Result<u64, ReadError>;
 }
 
+impl<T: TreeReader + Send + ?Sized> TreeReader for std::sync::Arc<T> {
+    fn tree(&self, id: &BlobId) -> Result<Vec<TreeEntry>, ReadError> {
+        (**self).tree(id)
+    }
+
+    fn blob(&self, id: &BlobId, max: u64) -> Result<Vec<u8>, ReadError> {
+        (**self).blob(id, max)
+    }
+
+    fn blob_size(&self, id: &BlobId) -> Result<u64, ReadError> {
+        (**self).blob_size(id)
+    }
+}
+
 /// A tree in memory: of an uploaded archive, and of tests. Its ids only hold within it.
 #[derive(Debug, Default)]
 pub struct MapTree {

@@ -2,6 +2,8 @@
 
 mod hooks;
 mod http;
+mod options;
+mod told;
 
 use std::{path::PathBuf, sync::Arc};
 
@@ -10,7 +12,7 @@ use picloud_store::Store;
 
 use crate::sources::Sources;
 
-pub use hooks::{HookRequest, RefUpdate, listen};
+pub use hooks::{HookRequest, PHASES, RefUpdate, listen};
 pub use http::router;
 
 /// What hosting needs.

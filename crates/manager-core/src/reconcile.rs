@@ -8,7 +8,8 @@ use std::{
 
 use bytes::Bytes;
 use picloud_gitops_core::{
-    LoadCache, LoadOptions, Loaded, ReadError, TreeReader, check_desired, load, plan,
+    LoadCache, LoadOptions, Loaded, ReadError, Review, TreeReader, check_desired, load, plan,
+    review::{Texts, wanted_texts},
 };
 use picloud_shared::{
     BlobId, Clock, CommitId, DeploymentId, Diagnostic, EventSink, LiveEvent, Plan, SourceId,
@@ -28,6 +29,8 @@ use crate::{
 const MAX_REPLANS: u32 = 8;
 /// How long a node may take to serve what was applied, before the deployment is told without it.
 const PUBLISH_TIME: Duration = Duration::from_secs(5);
+/// How long a plan waits for a deployment that is under way.
+const PLAN_PATIENCE: Duration = Duration::from_secs(1);
 /// The largest static file, as validated.
 const MAX_STATIC: u64 = 25 << 20;
 /// The largest script, as validated.
@@ -278,13 +281,68 @@ impl Deployer {
         Ok(deployment)
     }
 
-    /// What the source's head declares against what is live, without applying it.
-    pub async fn plan_tree<R: TreeReader + Send + 'static>(
+    /// What a commit that is not deployed (yet) would change. What is known of the source's trees
+    /// is used and kept: planning and then deploying a commit reads it once.
+    pub(crate) async fn plan_commit(
+        &self,
+        repository: Arc<GitRepository>,
+        tree: BlobId,
+        prefix: String,
+    ) -> Result<(Plan, Loaded), DeployError> {
+        let loaded = self
+            .load(repository, tree, prefix, Arc::clone(&self.cache))
+            .await?;
+        // A deployment that takes its time doesn't keep a plan.
+        let held = tokio::time::timeout(PLAN_PATIENCE, self.live.lock()).await;
+        let store = &self.options.store;
+        let (source, prune) = (self.source.id, loaded.settings.prune);
+        let plan = match held {
+            Ok(mut live) => {
+                let live = current_live(store, &mut live).await?;
+                plan(source, &loaded.desired, live, prune)
+            }
+            Err(_) => plan(source, &loaded.desired, &store.load_live().await?, prune),
+        };
+        Ok((plan, loaded))
+    }
+
+    /// A plan with all that explains it: the texts of scripts are read from the tree, or where it
+    /// lacks them, from the database.
+    pub async fn review<R: TreeReader + Send + 'static>(
+        &self,
+        plan: &Plan,
+        loaded: &Loaded,
+        reader: R,
+    ) -> Result<Review, DeployError> {
+        let wanted = wanted_texts(plan);
+        let read = blocking(move || {
+            let mut texts = Texts::new();
+            let mut missing = Vec::new();
+            for id in wanted {
+                match reader.blob(&id, MAX_SCRIPT).map(String::from_utf8) {
+                    Ok(Ok(text)) => drop(texts.insert(id, text)),
+                    _ => missing.push(id),
+                }
+            }
+            (texts, missing)
+        });
+        let (mut texts, missing) = read.await?;
+        for id in missing {
+            if let Some(text) = self.options.store.script_text(&id).await? {
+                texts.insert(id, text);
+            }
+        }
+        let now = self.options.clock.now();
+        Ok(Review::new(plan, &loaded.diagnostics, &texts, now))
+    }
+
+    async fn load<R: TreeReader + Send + 'static>(
         &self,
         reader: R,
         root: BlobId,
         prefix: String,
-    ) -> Result<(Plan, Loaded), DeployError> {
+        cache: Arc<parking_lot::Mutex<LoadCache>>,
+    ) -> Result<Loaded, DeployError> {
         let checker = Arc::clone(&self.options.checker);
         let secrets = self.options.secrets.clone();
         let loaded = blocking(move || {
@@ -293,9 +351,19 @@ impl Deployer {
                 checker: checker.as_ref(),
                 secrets: secrets.as_deref(),
             };
-            load(&reader, &root, &options, &mut LoadCache::default())
+            load(&reader, &root, &options, &mut cache.lock())
         });
-        let loaded = loaded.await??;
+        Ok(loaded.await??)
+    }
+
+    /// What the source's head declares against what is live, without applying it.
+    pub async fn plan_tree<R: TreeReader + Send + 'static>(
+        &self,
+        reader: R,
+        root: BlobId,
+        prefix: String,
+    ) -> Result<(Plan, Loaded), DeployError> {
+        let loaded = self.load(reader, root, prefix, Arc::default()).await?;
         let live = self.options.store.load_live().await?;
         Ok((
             plan(

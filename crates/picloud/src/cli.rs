@@ -60,12 +60,6 @@ pub enum Command {
     Migrate(MigrateArgs),
     /// Checks this machine and the configuration
     Doctor(DoctorArgs),
-    /// What git runs in a hosted repository
-    #[command(hide = true)]
-    GitHook {
-        /// Which hook
-        phase: String,
-    },
     /// Prints a completion script for a shell
     Completions {
         /// The shell

@@ -34,6 +34,9 @@ pub fn run_role(role: &str) -> ExitCode {
 }
 
 fn run_arguments(arguments: impl Iterator<Item = std::ffi::OsString>) -> ExitCode {
+    if let Some(phase) = command::git_hook::phase() {
+        return end(command::git_hook::run(phase));
+    }
     let cli = match cli::Cli::try_parse_from(arguments) {
         Ok(cli) => cli,
         Err(error) => {
@@ -43,7 +46,11 @@ fn run_arguments(arguments: impl Iterator<Item = std::ffi::OsString>) -> ExitCod
             return ExitCode::from(u8::try_from(code).unwrap_or(2));
         }
     };
-    match dispatch(&cli.command) {
+    end(dispatch(&cli.command))
+}
+
+fn end(done: anyhow::Result<Ending>) -> ExitCode {
+    match done {
         Ok(Ending::Done) => ExitCode::SUCCESS,
         Ok(Ending::Failed) => ExitCode::from(1),
         Ok(Ending::Changes) => ExitCode::from(3),
@@ -74,7 +81,6 @@ fn dispatch(command: &cli::Command) -> anyhow::Result<Ending> {
         C::History(args) => command::history::run(args),
         C::Runs(args) => command::runs::run(args),
         C::Run(args) => command::run::run(args),
-        C::GitHook { phase } => command::git_hook::run(phase),
         C::Schedule(args) => command::schedule::run(args),
         C::Secrets(args) => command::secrets::run(args),
         C::Sync(args) => command::sync::run(args),

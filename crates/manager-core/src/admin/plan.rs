@@ -8,7 +8,10 @@ use axum::{
     extract::{Query, State},
     http::{HeaderMap, header},
 };
-use picloud_gitops_core::{MapTree, render};
+use picloud_gitops_core::{
+    MapTree,
+    render::{self, Layout},
+};
 use serde::Deserialize;
 
 use super::{
@@ -16,7 +19,10 @@ use super::{
     access::{Authorized, PlanCreate},
     answer::{Answer, Problem},
 };
-use crate::{git::hash_blob, reconcile::Deployer};
+use crate::{
+    git::hash_blob,
+    reconcile::{DeployError, Deployer},
+};
 
 /// Bytes of all files of an uploaded tree.
 const MAX_UNPACKED: u64 = 256 << 20;
@@ -26,6 +32,14 @@ const MAX_FILES: usize = 50_000;
 #[derive(Deserialize)]
 pub(super) struct Which {
     source: Option<String>,
+    /// Columns of the terminal that `text` is for.
+    width: Option<usize>,
+}
+
+impl Which {
+    fn width(&self) -> usize {
+        self.width.unwrap_or(Layout::PLAIN.width).clamp(20, 1000)
+    }
 }
 
 pub(super) async fn create(
@@ -50,20 +64,27 @@ pub(super) async fn create(
         .await
         .map_err(|error| Problem::unavailable(error.to_string()))??;
     let (tree, root) = MapTree::new(&files, hash_blob);
-    let planned = deployer.plan_tree(tree, root, String::new()).await;
-    let (mut plan, mut loaded) =
-        planned.map_err(|error| Problem::unavailable(error.to_string()))?;
+    let tree = Arc::new(tree);
+    let unavailable = |error: DeployError| Problem::unavailable(error.to_string());
+    let planned = deployer
+        .plan_tree(Arc::clone(&tree), root, String::new())
+        .await;
+    let (plan, loaded) = planned.map_err(unavailable)?;
+    let review = deployer.review(&plan, &loaded, tree).await;
+    let mut review = review.map_err(unavailable)?;
     if let Some(only) = caller.only() {
-        plan.apps.retain(|name, _| name == only);
-        loaded
-            .diagnostics
-            .retain(|finding| finding.app.as_ref() == Some(only));
+        review = review.only(only);
     }
-    loaded.diagnostics.extend(plan.errors.iter().cloned());
-    let mut answer = render::json(&plan, &loaded.diagnostics);
-    answer["summary"] = render::summary(&plan).into();
-    answer["text"] = render::terminal(&plan, false).into();
-    answer["markdown"] = render::markdown(&plan, &loaded.diagnostics).into();
+    let mut answer = render::json(&review);
+    answer["text"] = render::terminal(
+        &review,
+        Layout {
+            color: false,
+            width: which.width(),
+        },
+    )
+    .into();
+    answer["markdown"] = render::markdown(&review).into();
     Ok(Json(answer))
 }
 

@@ -99,7 +99,6 @@ async fn open(
         return Err(missing());
     }
     let git_dir = state.sources.hosted_dir(&name);
-    let branch = source.source().branch.as_deref().unwrap_or("main");
     mirror::make_bare(&git_dir).map_err(|error| {
         tracing::error!(%error, "a hosted repository cannot be opened");
         refuse(
@@ -121,7 +120,8 @@ async fn open(
         .arg(format!("core.hooksPath={}", state.hooks.display()))
         .env("PICLOUD_HOOK_SOCKET", &state.socket)
         .env("PICLOUD_SOURCE", name.as_str())
-        .env("PICLOUD_BRANCH", branch)
+        .env("PICLOUD_KEY", grant.name.replace('\0', ""))
+        .env("PICLOUD_KEY_ID", grant.id.to_string())
         .env("PICLOUD_BASE_URL", base_url(headers))
         .env("GIT_CONFIG_NOSYSTEM", "1")
         .env("HOME", state.hooks.parent().unwrap_or(&state.hooks))
@@ -209,7 +209,11 @@ async fn advertise(
         Err(error) => return no_git(&error),
     };
     let line = format!("# service=git-{service}\n");
-    let mut body = format!("{:04x}{line}0000", line.len() + 4).into_bytes();
+    let mut body = Vec::new();
+    // Version 2 begins without this line (gitprotocol-v2(5)).
+    if !output.stdout.starts_with(b"000eversion 2\n") {
+        body = format!("{:04x}{line}0000", line.len() + 4).into_bytes();
+    }
     body.extend(output.stdout);
     let kind = format!("application/x-git-{service}-advertisement");
     uncached(&kind, Body::from(body))

@@ -1,4 +1,5 @@
-//! `picloud git-hook`: what git runs in a hosted repository. Asks the server, prints its answer.
+//! What git runs in a hosted repository, as `pre-receive` and `post-receive`. Asks the server,
+//! prints its answer.
 
 use std::{
     io::{BufRead, Read, Write},
@@ -6,9 +7,16 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use picloud_manager_core::hosting::{HookRequest, RefUpdate};
+use picloud_manager_core::hosting::{HookRequest, PHASES, RefUpdate};
 
 use super::{Ending, print};
+
+/// Which hook this process is, by the name that git calls it by.
+pub fn phase() -> Option<&'static str> {
+    let program = std::env::args_os().next()?;
+    let name = std::path::Path::new(&program).file_name()?.to_owned();
+    PHASES.into_iter().find(|phase| *phase == name)
+}
 
 /// Hands a hook's input over, and ends as the server says.
 pub fn run(phase: &str) -> Result<Ending> {
@@ -32,6 +40,8 @@ pub fn run(phase: &str) -> Result<Ending> {
         phase: phase.to_owned(),
         source: variable("PICLOUD_SOURCE").unwrap_or_default(),
         base_url: variable("PICLOUD_BASE_URL").unwrap_or_default(),
+        actor: variable("PICLOUD_KEY").unwrap_or_default(),
+        key: variable("PICLOUD_KEY_ID").unwrap_or_default(),
         updates,
         quarantine: variable("GIT_QUARANTINE_PATH"),
         options: (0..count.unwrap_or(0_u32))

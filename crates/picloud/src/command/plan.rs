@@ -1,15 +1,15 @@
 //! `picloud plan`
 
-use std::path::Path;
-
 use anyhow::{Context, Result, bail};
 use picloud_executor_core::RhaiChecker;
 use picloud_gitops_core::{
-    EntryKind, LoadCache, LoadOptions, Loaded, TreeReader, load, plan, render,
+    EntryKind, LoadCache, LoadOptions, Loaded, Review, TreeReader, load, plan,
+    render::{self, Layout},
+    review::{Texts, wanted_texts},
 };
 use picloud_manager_core::git::{GitRepository, LocalPath};
 use picloud_shared::{
-    AppId, BlobId, SourceId,
+    AppId, BlobId, Clock, SourceId, SystemClock,
     plan::{LiveApp, LiveState},
 };
 
@@ -18,8 +18,11 @@ use crate::{
     cli::{PlanArgs, PlanFormat},
     client::Client,
     folder_tree::FolderTree,
-    terminal::{Style, printable},
+    terminal::{Style, printable, width},
 };
+
+/// Bytes of a script whose text is shown.
+const MAX_SCRIPT: u64 = 256 << 10;
 
 /// Shows what a tree would change.
 pub fn run(args: &PlanArgs) -> Result<Ending> {
@@ -40,7 +43,8 @@ pub fn run(args: &PlanArgs) -> Result<Ending> {
 fn offline(args: &PlanArgs, revision: &str) -> Result<(bool, bool)> {
     let tree = FolderTree::open(&args.dir)?;
     let new = validate::read(&tree)?;
-    let old = at_revision(&args.dir, revision, tree.prefix())?;
+    let repository = GitRepository::open(&LocalPath::find(&args.dir)?)?;
+    let old = at_revision(&repository, revision, tree.prefix())?;
     let source = SourceId::default();
     let mut live = LiveState::default();
     for (name, spec) in old.desired.apps {
@@ -55,21 +59,31 @@ fn offline(args: &PlanArgs, revision: &str) -> Result<(bool, bool)> {
         );
     }
     let plan = plan(source, &new.desired, &live, new.settings.prune);
-    let style = Style::stdout();
+    let mut texts = Texts::new();
+    for id in wanted_texts(&plan) {
+        let text = tree.blob(&id, MAX_SCRIPT);
+        let text = text.or_else(|_| repository.blob(&id, MAX_SCRIPT));
+        if let Some(text) = text.ok().and_then(|bytes| String::from_utf8(bytes).ok()) {
+            texts.insert(id, text);
+        }
+    }
+    let review = Review::new(&plan, &new.diagnostics, &texts, SystemClock.now());
+    let layout = Layout {
+        color: Style::stdout().is_on(),
+        width: width(),
+    };
     match args.format {
         PlanFormat::Human => {
-            print(&render::human(&new.diagnostics, style.is_on()))?;
-            print(&printable_lines(&render::terminal(&plan, style.is_on())))?;
+            print(&render::human(&review.errors, layout.color))?;
+            print(&render::terminal(&review, layout))?;
         }
-        PlanFormat::Json => print_json(&render::json(&plan, &new.diagnostics))?,
-        PlanFormat::Markdown => print(&render::markdown(&plan, &new.diagnostics))?,
+        PlanFormat::Json => print_json(&render::json(&review))?,
+        PlanFormat::Markdown => print(&render::markdown(&review))?,
     }
-    Ok((!plan.is_empty(), new.has_errors()))
+    Ok((!review.is_empty(), review.has_errors()))
 }
 
-fn at_revision(dir: &Path, revision: &str, prefix: &str) -> Result<Loaded> {
-    let path = LocalPath::find(dir)?;
-    let repository = GitRepository::open(&path)?;
+fn at_revision(repository: &GitRepository, revision: &str, prefix: &str) -> Result<Loaded> {
     let Some(commit) = repository.resolve(revision)? else {
         bail!("--against: the repository has no revision `{revision}`");
     };
@@ -81,7 +95,7 @@ fn at_revision(dir: &Path, revision: &str, prefix: &str) -> Result<Loaded> {
         secrets: None,
     };
     load(
-        &repository,
+        repository,
         &commit.tree,
         &options,
         &mut LoadCache::default(),
@@ -173,12 +187,4 @@ fn add(
         }
     }
     Ok(())
-}
-
-/// Keeps our own colours and nothing else that a terminal would obey.
-fn printable_lines(text: &str) -> String {
-    text.split('\x1b')
-        .map(printable)
-        .collect::<Vec<_>>()
-        .join("\x1b")
 }

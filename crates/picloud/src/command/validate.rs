@@ -48,15 +48,12 @@ pub fn read(tree: &FolderTree) -> Result<Loaded> {
 fn human(loaded: &Loaded) -> String {
     let style = Style::stdout();
     let mut out = render::human(&loaded.diagnostics, style.is_on());
-    let errors = loaded
-        .diagnostics
-        .iter()
-        .filter(|finding| finding.is_error())
-        .count();
-    let warnings = loaded.diagnostics.len() - errors;
-    let apps = loaded.desired.apps.len();
-    let summary = format!("{apps} valid apps, {errors} errors, {warnings} warnings");
-    let summary = if errors > 0 {
+    let apps = match loaded.desired.apps.len() {
+        1 => "1 valid app".to_owned(),
+        count => format!("{count} valid apps"),
+    };
+    let summary = format!("{apps}, {}", render::count(&loaded.diagnostics));
+    let summary = if loaded.has_errors() {
         style.red(&summary)
     } else {
         style.green(&summary)
