@@ -14,7 +14,7 @@ pub mod review;
 pub mod schedule;
 pub mod schema;
 mod tree;
-mod units;
+pub mod units;
 mod yaml;
 
 pub use load::{LoadCache, LoadOptions, Loaded, load};

@@ -1,7 +1,7 @@
 //! Texts that stand for amounts: `1h30m`, `64MiB`, `30%`.
 
 /// Bytes of a size: `1048576`, `64KiB`, `64MiB`, `1GiB`, and the decimal `kB`, `MB`, `GB`.
-pub(crate) fn bytes(text: &str) -> Option<u64> {
+pub fn bytes(text: &str) -> Option<u64> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at(digits);
     let factor: u64 = match unit.trim_start() {

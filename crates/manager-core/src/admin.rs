@@ -29,6 +29,8 @@ use tokio::sync::watch;
 
 use crate::{events::EventHub, sources::Sources};
 
+pub(crate) use answer::Problem;
+
 /// Bytes of an uploaded tree.
 const MAX_TREE: usize = 64 << 20;
 

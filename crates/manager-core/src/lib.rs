@@ -12,6 +12,7 @@ pub mod origin;
 pub mod reconcile;
 pub mod sources;
 pub mod watch;
+pub mod webhooks;
 pub mod work_tree;
 
 pub use admin::{AdminState, router};

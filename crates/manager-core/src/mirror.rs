@@ -1,103 +1,162 @@
 //! Repositories elsewhere, fetched by the installed git: so that the user's credential helpers,
 //! proxies and ssh configuration hold.
 
+mod address;
+mod fetch;
+
 use std::{
     path::{Path, PathBuf},
     process::Stdio,
+    sync::atomic::{AtomicU64, Ordering},
     time::Duration,
 };
 
-use tokio::process::Command;
+use picloud_store::Forge;
+use tokio::{process::Command, sync::Mutex};
 
 use crate::git::{GitError, LocalPath};
+use address::Address;
+use fetch::Patience;
 
-/// A fetch that takes longer is given up and tried again.
-const FETCH_TIME: Duration = Duration::from_mins(10);
+/// Large repositories take their time; silent ones are given up.
+const PATIENCE: Patience = Patience {
+    stalled: Duration::from_mins(1),
+    total: Duration::from_hours(1),
+};
 /// How often a remote is fetched without being told, unless the source says otherwise.
 pub const DEFAULT_INTERVAL: Duration = Duration::from_mins(3);
+/// Faults of old commits that every forge accepts; all others are refused.
+const FORGIVEN: [&str; 7] = [
+    "badTimezone",
+    "missingEmail",
+    "missingNameBeforeEmail",
+    "missingSpaceBeforeDate",
+    "missingSpaceBeforeEmail",
+    "nullSha1",
+    "zeroPaddedFilemode",
+];
 
 /// A bare repository of ours that follows one elsewhere.
 pub struct Mirror {
     git_dir: PathBuf,
-    url: String,
-    interval: Duration,
+    address: Address,
+    /// What the source itself says.
+    interval: Option<Duration>,
+    /// What its picloud.yaml says, in milliseconds; 0: nothing.
+    declared: AtomicU64,
+    /// One fetch at a time: they write the same references.
+    fetching: Mutex<()>,
 }
 
 impl Mirror {
     /// A mirror in that folder, which is made at the first fetch.
-    pub fn new(git_dir: PathBuf, url: String, interval: Option<Duration>) -> Self {
+    pub fn new(
+        git_dir: PathBuf,
+        url: &str,
+        forge: Option<&Forge>,
+        interval: Option<Duration>,
+    ) -> Self {
         Self {
             git_dir,
-            url,
-            interval: interval.unwrap_or(DEFAULT_INTERVAL),
+            address: Address::new(url, forge),
+            interval,
+            declared: AtomicU64::new(0),
+            fetching: Mutex::new(()),
         }
     }
 
-    /// How often it is fetched without being told.
+    /// How often it is fetched without being told: what the source says holds, then picloud.yaml.
     pub fn interval(&self) -> Duration {
-        self.interval
+        let declared = self.declared.load(Ordering::Relaxed);
+        let declared = (declared > 0).then(|| Duration::from_millis(declared));
+        self.interval.or(declared).unwrap_or(DEFAULT_INTERVAL)
     }
 
-    /// Fetches all branches, as they are there now: also those that were rewritten.
-    pub(crate) async fn fetch(&self, prefix: &str) -> Result<LocalPath, GitError> {
+    /// Takes the interval of a picloud.yaml that is live.
+    pub(crate) fn declare_interval(&self, ms: u64) {
+        self.declared.store(ms, Ordering::Relaxed);
+    }
+
+    /// Where it is, as it is now.
+    pub(crate) fn at_rest(&self, prefix: &str) -> Result<LocalPath, GitError> {
         make_bare(&self.git_dir)?;
-        let mut command = git(&self.git_dir);
-        command
-            .args(["-c", "protocol.allow=never"])
-            .args(["-c", "protocol.https.allow=always"])
-            .args(["-c", "protocol.http.allow=always"])
-            .args(["-c", "protocol.ssh.allow=always"])
-            .args(["-c", "protocol.git.allow=always"])
-            .args(["-c", "protocol.file.allow=always"])
-            .args([
-                "-c",
-                "http.lowSpeedLimit=1000",
-                "-c",
-                "http.lowSpeedTime=30",
-            ])
-            .args(["-c", "gc.auto=0", "-c", "fetch.fsckObjects=true"])
-            .args([
-                "fetch",
-                "--quiet",
-                "--prune",
-                "--no-tags",
-                "--force",
-                "--no-write-fetch-head",
-            ])
-            .arg("--")
-            .arg(&self.url)
-            .arg("+refs/heads/*:refs/heads/*")
-            .env("GIT_SSH_COMMAND", ssh_command())
-            .kill_on_drop(true);
-        let output = tokio::time::timeout(FETCH_TIME, command.output()).await;
-        let output = match output {
-            Ok(Ok(output)) => output,
-            Ok(Err(error)) => {
-                return Err(GitError::Remote(format!("git cannot be run: {error}")));
-            }
-            Err(_) => {
-                return Err(GitError::Remote(format!(
-                    "the fetch took longer than {} minutes",
-                    FETCH_TIME.as_secs() / 60
-                )));
-            }
-        };
-        if !output.status.success() {
-            let text = String::from_utf8_lossy(&output.stderr);
-            let text = without_password(&text, &self.url);
-            let text: Vec<&str> = text
-                .lines()
-                .filter(|line| !line.is_empty())
-                .take(3)
-                .collect();
-            return Err(GitError::Remote(text.join("; ")));
-        }
         Ok(LocalPath {
             git_dir: self.git_dir.clone(),
             common_dir: self.git_dir.clone(),
             prefix: prefix.to_owned(),
         })
     }
+
+    /// Fetches all branches, as they are there now: also those that were rewritten.
+    pub(crate) async fn fetch(&self, prefix: &str) -> Result<LocalPath, GitError> {
+        let path = self.at_rest(prefix)?;
+        let _one = self.fetching.lock().await;
+        let mut command = self.command();
+        command
+            .arg("--prune")
+            .arg("--")
+            .arg(&self.address.url)
+            .arg("+refs/heads/*:refs/heads/*");
+        fetch::run(command, PATIENCE, |text| self.address.hide(text)).await?;
+        Ok(path)
+    }
+
+    /// Fetches one reference under a name of ours. `from`: another repository, which gets no
+    /// credentials.
+    pub(crate) async fn fetch_reference(
+        &self,
+        from: Option<&str>,
+        reference: &str,
+        own: &str,
+    ) -> Result<(), GitError> {
+        make_bare(&self.git_dir)?;
+        let other = from.map(|url| Address::new(url, None));
+        let address = other.as_ref().unwrap_or(&self.address);
+        let _one = self.fetching.lock().await;
+        let mut command = match from {
+            None => self.command(),
+            Some(_) => fetch_command(&self.git_dir, address),
+        };
+        command
+            .arg("--")
+            .arg(&address.url)
+            .arg(format!("+{reference}:{own}"));
+        fetch::run(command, PATIENCE, |text| address.hide(text)).await
+    }
+
+    fn command(&self) -> Command {
+        fetch_command(&self.git_dir, &self.address)
+    }
+}
+
+/// `git fetch`, but for where from and what.
+fn fetch_command(git_dir: &Path, address: &Address) -> Command {
+    let mut command = git(git_dir);
+    let mut set = |setting: &str| {
+        command.arg("-c").arg(setting);
+    };
+    set("protocol.allow=never");
+    for protocol in ["https", "http", "ssh", "git", "file"] {
+        set(&format!("protocol.{protocol}.allow=always"));
+    }
+    set("http.lowSpeedLimit=1000");
+    set("http.lowSpeedTime=30");
+    set("gc.auto=0");
+    set("fetch.fsckObjects=true");
+    for fault in FORGIVEN {
+        set(&format!("fetch.fsck.{fault}=ignore"));
+    }
+    command
+        .args(["fetch", "--progress", "--no-tags", "--force"])
+        .args(["--no-write-fetch-head", "--no-recurse-submodules"])
+        .env("GIT_SSH_COMMAND", ssh_command());
+    if let Some((origin, header)) = &address.header {
+        command
+            .env("GIT_CONFIG_COUNT", "1")
+            .env("GIT_CONFIG_KEY_0", format!("http.{origin}/.extraHeader"))
+            .env("GIT_CONFIG_VALUE_0", header);
+    }
+    command
 }
 
 /// The installed git on a repository of ours: it asks nobody anything, and trusts no configuration
@@ -119,7 +178,9 @@ pub(crate) fn git(git_dir: &Path) -> Command {
 
 fn ssh_command() -> String {
     std::env::var("GIT_SSH_COMMAND")
-        .unwrap_or_else(|_| "ssh -o BatchMode=yes -o ConnectTimeout=15".to_owned())
+        .unwrap_or_else(|_| {
+        "ssh -o BatchMode=yes -o ConnectTimeout=15 -o ServerAliveInterval=15 -o ServerAliveCountMax=3".to_owned()
+    })
 }
 
 /// Makes a bare repository where there is none.
@@ -151,18 +212,6 @@ pub fn shown_url(url: &str) -> String {
     }
 }
 
-fn without_password(text: &str, url: &str) -> String {
-    let text = text.replace(url, &shown_url(url));
-    let Some((_, rest)) = url.split_once("://") else {
-        return text;
-    };
-    let end = rest.find('/').unwrap_or(rest.len());
-    match rest[..end].rfind('@') {
-        Some(at) => text.replace(&rest[..=at], ""),
-        None => text,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -172,10 +221,5 @@ mod tests {
         assert_eq!(shown_url("https://u:p@x.org/a@b"), "https://x.org/a@b");
         assert_eq!(shown_url("git@x.org:a/b"), "git@x.org:a/b");
         assert_eq!(shown_url("/srv/a@b"), "/srv/a@b");
-        let told = without_password(
-            "fatal: 'https://u:p@x.org/a' u:p@x.org",
-            "https://u:p@x.org/a",
-        );
-        assert!(!told.contains("u:p"), "{told}");
     }
 }

@@ -5,6 +5,7 @@ use std::{
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use picloud_store::SourceRecord;
@@ -35,7 +36,7 @@ pub enum Watch {
     /// Files changed.
     Files(Arc<WorkTree>),
     /// It is time to fetch again.
-    Timer(Pause),
+    Timer(Arc<Mirror>),
     /// There is nothing to watch; what comes in its place is.
     Missing,
 }
@@ -84,6 +85,23 @@ impl Origin {
         }
     }
 
+    /// The longest wait before something that failed is tried again. A remote that is away isn't
+    /// asked more often than it would be if it were there, within reason.
+    pub(crate) fn longest_backoff(&self) -> Duration {
+        let shortest = Duration::from_secs(10);
+        match self {
+            Self::Remote(mirror, _) => mirror.interval().clamp(shortest, Duration::from_mins(1)),
+            _ => shortest,
+        }
+    }
+
+    /// Takes up what a commit that was read says about being fetched.
+    pub(crate) fn declare_interval(&self, ms: u64) {
+        if let Self::Remote(mirror, _) = self {
+            mirror.declare_interval(ms);
+        }
+    }
+
     /// Whether commits follow one another; saved files don't.
     pub(crate) fn has_history(&self) -> bool {
         !matches!(self, Self::WorkTree(_))
@@ -97,7 +115,7 @@ impl Origin {
                 Err(_) => Watch::Missing,
             },
             Self::Hosted(path) => Watch::refs(path),
-            Self::Remote(mirror, _) => Watch::Timer(Pause::with_jitter(mirror.interval())),
+            Self::Remote(mirror, _) => Watch::Timer(Arc::clone(mirror)),
             Self::WorkTree(tree) => Watch::Files(Arc::clone(tree)),
         }
     }
@@ -125,7 +143,7 @@ impl Watch {
         match self {
             Self::Refs(watch, ..) => watch.changed().await,
             Self::Files(tree) => tree.changed().await,
-            Self::Timer(pause) => pause.over().await,
+            Self::Timer(mirror) => Pause::with_jitter(mirror.interval()).over().await,
             Self::Missing => std::future::pending().await,
         }
     }

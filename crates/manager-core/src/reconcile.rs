@@ -23,6 +23,7 @@ use tokio::sync::{Mutex, Notify, broadcast, watch};
 use crate::{
     git::{Commit, GitError, GitRepository},
     origin::Origin,
+    watch::Pause,
 };
 
 /// How often a plan is made again because somebody else applied in between.
@@ -104,7 +105,12 @@ pub struct Deployer {
     kick: Notify,
     /// Why nothing is deployed now.
     trouble: parking_lot::Mutex<Option<String>>,
+    /// A look at the head that somebody waits for and that has not begun.
+    queued: parking_lot::Mutex<Option<watch::Receiver<Option<Looked>>>>,
 }
+
+/// What came of a look at the head, for all who wait for it.
+type Looked = Result<Option<Arc<Deployment>>, Arc<DeployError>>;
 
 /// What is to be deployed.
 struct Target {
@@ -126,6 +132,7 @@ impl Deployer {
             live: Mutex::new(None),
             kick: Notify::new(),
             trouble: parking_lot::Mutex::default(),
+            queued: parking_lot::Mutex::default(),
         })
     }
 
@@ -169,12 +176,13 @@ impl Deployer {
                     }
                 }
                 Err(_) => {
+                    let pause = Pause::with_jitter(backoff);
                     tokio::select! {
-                        () = tokio::time::sleep(backoff) => {}
+                        () = pause.over() => {}
                         () = watching.changed() => {}
                         () = self.kick.notified() => {}
                     }
-                    backoff = (backoff * 2).min(Duration::from_secs(10));
+                    backoff = (backoff * 2).min(self.origin.longest_backoff());
                 }
             }
         }
@@ -184,13 +192,64 @@ impl Deployer {
     pub async fn sync(&self) -> Result<Option<Arc<Deployment>>, DeployError> {
         // One at a time; the one that waited finds the newest head, and most often nothing to do.
         let mut live = self.live.lock().await;
-        let done = self.sync_head(&mut live).await;
+        self.sync_locked(&mut live).await
+    }
+
+    async fn sync_locked(
+        &self,
+        live: &mut Option<LiveState>,
+    ) -> Result<Option<Arc<Deployment>>, DeployError> {
+        let done = self.sync_head(live).await;
         let trouble = done.as_ref().err().map(ToString::to_string);
         let before = std::mem::replace(&mut *self.trouble.lock(), trouble.clone());
         if let Some(error) = trouble.filter(|error| before.as_ref() != Some(error)) {
             tracing::error!(source = %self.source.name, error, "a commit could not be deployed; trying again");
         }
         done
+    }
+
+    /// As [`Deployer::sync`], but whoever asks before a look begins shares it: however many ask at
+    /// once, the repository is fetched twice at the most. Goes on where nobody waits any more.
+    pub async fn sync_shared(self: &Arc<Self>) -> Looked {
+        let mut looked = self.queue_look();
+        let ended = looked.wait_for(Option::is_some).await;
+        let gone = || {
+            Err(Arc::new(DeployError::Unexpected(
+                "the look ended early".into(),
+            )))
+        };
+        ended.map_or_else(|_| gone(), |done| done.clone().unwrap_or_else(gone))
+    }
+
+    fn queue_look(self: &Arc<Self>) -> watch::Receiver<Option<Looked>> {
+        let mut queued = self.queued.lock();
+        if let Some(waiting) = &*queued {
+            return waiting.clone();
+        }
+        let (tell, told) = watch::channel(None);
+        *queued = Some(told.clone());
+        let deployer = Arc::clone(self);
+        tokio::spawn(async move {
+            let mut live = deployer.live.lock().await;
+            // From here on a commit that comes may be missed: who asks now asks for another look.
+            *deployer.queued.lock() = None;
+            let done = deployer.sync_locked(&mut live).await;
+            tell.send_replace(Some(done.map_err(Arc::new)));
+        });
+        told
+    }
+
+    /// Whether this reference is what is deployed.
+    pub fn deploys(&self, reference: &str) -> bool {
+        match (
+            self.origin.branch(&self.source),
+            reference.strip_prefix("refs/heads/"),
+        ) {
+            (Some(deployed), Some(branch)) => deployed == branch,
+            // What is checked out: only a look tells which that is.
+            (None, branch) => branch.is_some(),
+            (Some(_), None) => false,
+        }
     }
 
     async fn sync_head(
@@ -205,6 +264,13 @@ impl Deployer {
             return Ok(None);
         }
         let (repository, head) = self.head().await?;
+        if head.is_none()
+            && let Origin::Remote(..) = self.origin
+        {
+            let branch = self.origin.branch(&self.source).unwrap_or("main");
+            let told = format!("the remote has no branch `{branch}`");
+            return Err(DeployError::Stalled(GitError::Remote(told)));
+        }
         let Some(head) = head.filter(|head| source.settled_head.as_ref() != Some(head)) else {
             return Ok(None);
         };
@@ -497,6 +563,9 @@ impl Work {
                 broken.join("; ")
             )));
         }
+        deployer
+            .origin
+            .declare_interval(loaded.settings.interval_ms);
         self.done("validate");
         Ok(loaded)
     }

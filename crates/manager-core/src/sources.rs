@@ -178,7 +178,8 @@ impl Sources {
                     .data_dir
                     .join("mirrors")
                     .join(format!("{}.git", record.id));
-                let mirror = Mirror::new(git_dir, record.url.clone(), record.interval);
+                let mirror =
+                    Mirror::new(git_dir, &record.url, record.forge.as_ref(), record.interval);
                 Origin::Remote(Arc::new(mirror), record.path.clone())
             }
         })

@@ -165,6 +165,9 @@ pub struct ServerArgs {
         value_name = "ADDRESS"
     )]
     pub trusted_proxies: Option<Vec<std::net::IpAddr>>,
+    /// How large a webhook's delivery may be [default: 25MiB]
+    #[arg(long, env = "PICLOUD_WEBHOOK_MAX_BODY", value_name = "SIZE")]
+    pub webhook_max_body: Option<String>,
     /// How the log is written [default: human]
     #[arg(long, env = "PICLOUD_LOG_FORMAT", value_name = "FORMAT")]
     pub log_format: Option<LogFormat>,

@@ -32,6 +32,8 @@ pub struct ServerConfig {
     pub log_format: LogFormat,
     /// Whether scripts may reach private addresses.
     pub http_allow_private: bool,
+    /// Bytes of a webhook's delivery.
+    pub webhook_max_body: usize,
     /// What this process does.
     pub roles: Roles,
 }
@@ -79,6 +81,7 @@ struct ConfigFile {
     trusted_proxies: Option<Vec<IpAddr>>,
     log_format: Option<LogFormat>,
     http_allow_private: Option<bool>,
+    webhook_max_body: Option<String>,
 }
 
 /// The data directory where none is named.
@@ -106,6 +109,10 @@ impl ServerConfig {
         if let Some(Err(error)) = admin_token.as_deref().map(check_token) {
             problems.push(error);
         }
+        let max_body = args.webhook_max_body.clone().or(file.webhook_max_body);
+        let webhook_max_body = parse_size(max_body.as_deref())
+            .map_err(|error| problems.push(error))
+            .unwrap_or_default();
         let (Some(listen), Some(base_domain), true) = (listen, base_domain, problems.is_empty())
         else {
             let lines: Vec<String> = problems
@@ -129,6 +136,7 @@ impl ServerConfig {
                 .unwrap_or_default(),
             log_format: args.log_format.or(file.log_format).unwrap_or_default(),
             http_allow_private: allow_private().or(file.http_allow_private).unwrap_or(false),
+            webhook_max_body,
             roles: Roles::ALL,
         })
     }
@@ -180,6 +188,20 @@ fn parse_host(text: &str) -> Result<String> {
             "--base-domain: expected a host name without scheme or port; got {text:?}"
         ))
     }
+}
+
+fn parse_size(text: Option<&str>) -> Result<usize> {
+    let Some(text) = text else {
+        return Ok(picloud_manager_core::webhooks::DEFAULT_MAX_BODY);
+    };
+    picloud_gitops_core::units::bytes(text)
+        .and_then(|bytes| usize::try_from(bytes).ok())
+        .filter(|bytes| (1 << 10..=1 << 30).contains(bytes))
+        .ok_or_else(|| {
+            anyhow!(
+                "--webhook-max-body: expected a size from 1KiB to 1GiB, like 25MiB; got {text:?}"
+            )
+        })
 }
 
 fn check_token(token: &str) -> Result<()> {

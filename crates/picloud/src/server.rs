@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use picloud_executor_core::{InProcessExecutor, RhaiChecker};
 use picloud_manager_core::{
     AdminState, Deployer, DeployerOptions, EventHub, HostingState, Sources, git::LocalPath, keys,
-    work_tree::WorkTree,
+    webhooks::WebhookState, work_tree::WorkTree,
 };
 use picloud_orchestrator_core::{
     Dispatcher, Ingress, IngressOptions, Recorder, RecorderOptions, SnapshotHolder,
@@ -233,6 +233,12 @@ impl Server {
             .await
             .context("hosted repositories cannot be served")?;
         let git = picloud_manager_core::hosting::router(hosting);
+        let hooks = picloud_manager_core::webhooks::router(WebhookState::new(
+            store.clone(),
+            Arc::clone(&clock),
+            Arc::clone(&sources),
+            config.webhook_max_body,
+        ));
         late.set(
             picloud_manager_core::router(AdminState {
                 store: store.clone(),
@@ -247,7 +253,8 @@ impl Server {
                     Arc::new(move |host| holder.served().owns_domain(host))
                 },
             })
-            .merge(git),
+            .merge(git)
+            .merge(hooks),
         );
         Ok(Self {
             url,
@@ -487,6 +494,10 @@ async fn keep_house(store: Store, clock: Arc<dyn Clock>) {
             .unwrap_or(today);
         if let Err(error) = store.keep_run_partitions(today, oldest).await {
             tracing::warn!(%error, "the partitions of history could not be kept; trying again");
+        }
+        let forgotten = clock.now() - picloud_manager_core::webhooks::REMEMBERED;
+        if let Err(error) = store.forget_webhooks(forgotten).await {
+            tracing::warn!(%error, "old webhook deliveries could not be forgotten; trying again");
         }
         let next = match picloud_services::sweep_expired(&store, clock.now()).await {
             Ok(next) => next,

@@ -19,6 +19,7 @@ pub mod runs;
 pub mod snapshot;
 pub mod sources;
 pub mod triggers;
+pub mod webhooks;
 
 use std::{str::FromStr, time::Duration};
 

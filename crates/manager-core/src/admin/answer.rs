@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 /// Why a request isn't answered as asked.
 #[derive(Debug)]
-pub(super) struct Problem {
+pub(crate) struct Problem {
     status: StatusCode,
     code: &'static str,
     detail: String,
@@ -21,7 +21,7 @@ pub(super) struct Problem {
 pub(super) type Answer<T = Json<Value>> = Result<T, Problem>;
 
 impl Problem {
-    pub(super) fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
+    pub(crate) fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
         Self {
             status,
             code,
@@ -29,7 +29,7 @@ impl Problem {
         }
     }
 
-    pub(super) fn unauthorized() -> Self {
+    pub(crate) fn unauthorized() -> Self {
         Self::new(
             StatusCode::UNAUTHORIZED,
             "unauthorized",
@@ -37,7 +37,7 @@ impl Problem {
         )
     }
 
-    pub(super) fn forbidden(scope: &str) -> Self {
+    pub(crate) fn forbidden(scope: &str) -> Self {
         Self::new(
             StatusCode::FORBIDDEN,
             "forbidden",
@@ -45,7 +45,7 @@ impl Problem {
         )
     }
 
-    pub(super) fn not_found(what: &str) -> Self {
+    pub(crate) fn not_found(what: &str) -> Self {
         Self::new(
             StatusCode::NOT_FOUND,
             "not_found",
@@ -53,12 +53,20 @@ impl Problem {
         )
     }
 
-    pub(super) fn invalid(detail: impl Into<String>) -> Self {
+    pub(crate) fn invalid(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", detail)
     }
 
-    pub(super) fn unavailable(detail: impl Into<String>) -> Self {
+    pub(crate) fn unavailable(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", detail)
+    }
+
+    pub(crate) fn internal() -> Self {
+        Self::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "internal",
+            "something went wrong; the server's log says what",
+        )
     }
 }
 

@@ -73,6 +73,9 @@ pub(super) struct Body {
     interval: Option<String>,
     #[serde(default)]
     webhook_secret: Option<String>,
+    /// Accepted beside it while the forge is told the new one.
+    #[serde(default)]
+    previous_webhook_secret: Option<String>,
     #[serde(default)]
     forge: Option<ForgeBody>,
 }
@@ -172,7 +175,9 @@ pub(super) async fn put(
     let name: SourceName = name
         .parse()
         .map_err(|error| Problem::invalid(format!("a source's name {error}")))?;
-    let body: Body = read(&body)?;
+    let mut body: Body = read(&body)?;
+    let before = body.previous_webhook_secret.take();
+    let before = before.filter(|secret| !secret.is_empty());
     let existed = state.store.source(&name).await?.is_some();
     let record = body.record(name, &state)?;
     let put = state.sources.put(&record).await;
@@ -180,6 +185,11 @@ pub(super) async fn put(
         SourceError::Git(error) => Problem::invalid(error.to_string()),
         SourceError::Store(error) => error.into(),
     })?;
+    let before = before.map(|secret| SecretValue(secret.into()));
+    state
+        .store
+        .set_previous_webhook_secret(deployer.source().id, before.as_ref())
+        .await?;
     audit(
         &state,
         &caller,

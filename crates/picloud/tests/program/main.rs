@@ -7,6 +7,7 @@ mod hostile;
 mod push;
 mod sdk;
 mod support;
+mod webhooks;
 
 use picloud_test_support::TestRepository;
 use serde_json::{Value, json};
