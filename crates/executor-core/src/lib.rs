@@ -12,7 +12,12 @@ mod json;
 mod limits;
 mod nested;
 mod sdk;
+mod tester;
 
 pub use checker::RhaiChecker;
 pub use executor::InProcessExecutor;
 pub use sdk::rhai_definitions;
+pub use tester::{
+    HttpMock, SentRequest, TestAnswer, TestFunction, TestHost, TestOutcome, TestRequest, TestRun,
+    TestScript,
+};

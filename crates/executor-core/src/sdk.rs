@@ -17,14 +17,15 @@ macro_rules! functions {
 mod crypto;
 mod docs;
 mod encoding;
-mod http;
+pub(crate) mod http;
 mod ids;
 mod json;
 mod kv;
 mod log;
 mod regex;
 mod scripts;
-mod secrets;
+pub(crate) mod secrets;
+mod testing;
 mod time;
 
 use picloud_shared::sdk::{SdkError, SdkErrorCode, Services};
@@ -33,10 +34,10 @@ use rhai::{Dynamic, Engine, EvalAltResult, ImmutableString, Map, Position};
 use crate::limits;
 
 /// What a native function gives.
-type Native<T> = Result<T, Box<EvalAltResult>>;
+pub(crate) type Native<T> = Result<T, Box<EvalAltResult>>;
 
 /// Bytes of a text that a function takes or gives, unless it says otherwise.
-const MAX_TEXT: usize = 16 << 20;
+pub(crate) const MAX_TEXT: usize = 16 << 20;
 
 /// Makes the modules known to an engine.
 pub(crate) fn register(engine: &mut Engine) {
@@ -93,13 +94,24 @@ pub(crate) fn functions() -> impl Iterator<Item = &'static Function> {
     .flatten()
 }
 
+/// What a test has beyond a script.
+pub(crate) fn test_functions() -> &'static [Function] {
+    testing::FUNCTIONS
+}
+
 /// The definitions that editors read (`picloud schema rhai`).
 pub fn rhai_definitions() -> String {
     let mut out = String::from("module static;\n");
     let mut module = "";
-    let mut all: Vec<_> = functions().collect();
-    all.sort_by_key(|function| function.module);
-    for function in all {
+    let in_tests = test_functions()
+        .iter()
+        .map(|function| (function, " In tests alone."));
+    let mut all: Vec<_> = functions()
+        .map(|function| (function, ""))
+        .chain(in_tests)
+        .collect();
+    all.sort_by_key(|(function, _)| function.module);
+    for (function, note) in all {
         if function.module != module {
             if !module.is_empty() {
                 out.push_str("}\n");
@@ -107,10 +119,11 @@ pub fn rhai_definitions() -> String {
             module = function.module;
             out.push_str(&format!("\nmodule {module} {{\n"));
         }
+        let indent = if module.is_empty() { "" } else { "    " };
         for signature in function.signatures {
+            let about = function.about;
             out.push_str(&format!(
-                "    /// {}\n    fn {signature};\n",
-                function.about
+                "{indent}/// {about}{note}\n{indent}fn {signature};\n"
             ));
         }
     }
@@ -127,7 +140,7 @@ pub(crate) fn throw(error: SdkError) -> Box<EvalAltResult> {
 }
 
 /// Throws `invalid`.
-fn invalid(message: impl Into<String>) -> Box<EvalAltResult> {
+pub(crate) fn invalid(message: impl Into<String>) -> Box<EvalAltResult> {
     throw(SdkError::new(SdkErrorCode::Invalid, message))
 }
 
@@ -138,7 +151,7 @@ fn services() -> Native<(Services, picloud_shared::sdk::SdkCallCx)> {
 }
 
 /// Milliseconds of an option like `"1s"`.
-fn duration(name: &str, value: &Dynamic) -> Native<u64> {
+pub(crate) fn duration(name: &str, value: &Dynamic) -> Native<u64> {
     let text = value
         .clone()
         .into_string()
@@ -165,7 +178,7 @@ fn with_bytes<T>(name: &str, value: &Dynamic, look: impl FnOnce(&[u8]) -> T) -> 
 }
 
 /// Text of an argument or an option.
-fn text(name: &str, value: &Dynamic) -> Native<String> {
+pub(crate) fn text(name: &str, value: &Dynamic) -> Native<String> {
     value
         .clone()
         .into_string()
@@ -181,7 +194,7 @@ fn absent(name: &str) -> Box<EvalAltResult> {
 }
 
 /// Throws `invalid` for an option that a function doesn't know.
-fn unknown(function: &str, option: &str, known: &str) -> Box<EvalAltResult> {
+pub(crate) fn unknown(function: &str, option: &str, known: &str) -> Box<EvalAltResult> {
     invalid(format!(
         "{function} has no option `{option}`; it takes {known}"
     ))

@@ -37,6 +37,8 @@ pub enum Command {
     Init(InitArgs),
     /// Checks a tree, offline
     Validate(ValidateArgs),
+    /// Runs the tests of a tree's apps, offline
+    Test(TestArgs),
     /// Shows what a tree would change, on a server or against another revision
     Plan(PlanArgs),
     /// Shows the sources and apps of a running server
@@ -330,6 +332,37 @@ pub struct InitArgs {
     /// The app's name
     #[arg(long, default_value = "hello")]
     pub name: String,
+}
+
+/// What `test` takes.
+#[derive(Debug, Clone, Args)]
+pub struct TestArgs {
+    /// The folder of the apps, or of one
+    #[arg(value_name = "DIR", default_value = ".", value_hint = ValueHint::DirPath)]
+    pub dir: PathBuf,
+    /// Runs those tests alone whose `app/tests/file.rhai::name` holds this
+    #[arg(long, value_name = "TEXT")]
+    pub filter: Option<String>,
+    /// Runs them again whenever a file changes
+    #[arg(long)]
+    pub watch: bool,
+    /// Tests that run at the same time; without it, as many as there are processors
+    #[arg(long, value_name = "N")]
+    pub threads: Option<usize>,
+    /// How to print the result
+    #[arg(long, value_enum, default_value_t = TestFormat::Human)]
+    pub format: TestFormat,
+}
+
+/// How `test` prints its result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum TestFormat {
+    /// For people
+    Human,
+    /// For programs
+    Json,
+    /// For continuous integration
+    Junit,
 }
 
 /// What `validate` takes.

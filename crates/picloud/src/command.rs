@@ -19,6 +19,7 @@ pub mod schema;
 pub mod secrets;
 pub mod status;
 pub mod sync;
+pub mod test;
 pub mod up;
 pub mod validate;
 

@@ -62,7 +62,7 @@ fn end(done: anyhow::Result<Ending>) -> ExitCode {
     }
 }
 
-fn complain(text: &str) {
+pub(crate) fn complain(text: &str) {
     use std::io::Write;
     // Standard error is the last place to tell anybody; where it is closed there is no other.
     let _ = std::io::stderr().write_all(text.as_bytes());
@@ -76,6 +76,7 @@ fn dispatch(command: &cli::Command) -> anyhow::Result<Ending> {
         C::Serve(args) => command::up::serve(args),
         C::Init(args) => command::init::run(args),
         C::Validate(args) => command::validate::run(args),
+        C::Test(args) => command::test::run(args),
         C::Plan(args) => command::plan::run(args),
         C::Status(args) => command::status::run(args),
         C::History(args) => command::history::run(args),

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use picloud_shared::{
     Clock, EventId, ScriptPath,
     app::TriggerKind,
-    event::Link,
-    sdk::{EnqueueOptions, InvokeService, SdkCallCx, SdkError, SdkErrorCode, SdkResult},
+    data::check_job,
+    sdk::{EnqueueOptions, InvokeService, SdkCallCx, SdkResult},
 };
 use picloud_store::{
     Store,
@@ -16,26 +16,10 @@ use serde_json::Value;
 
 use crate::waiting::wait;
 
-/// The longest delay of a job.
-const MAX_DELAY_MS: u64 = 366 * 24 * 3_600_000;
-/// Bytes of a payload as JSON.
-const MAX_PAYLOAD: usize = 1 << 20;
-
-/// The runs that led to what a run does: itself included.
-fn chain(cx: &SdkCallCx) -> Vec<Link> {
-    let mut chain = cx.chain.clone();
-    chain.push(Link {
-        run: cx.run,
-        script: cx.script.clone(),
-        trigger: cx.trigger.clone(),
-    });
-    chain
-}
-
 fn event(cx: &SdkCallCx, clock: &dyn Clock) -> DataEvent {
     DataEvent {
         cause: cx.run,
-        chain: chain(cx),
+        chain: cx.links(),
         ids: (0..DataEvent::IDS).map(|_| clock.new_id()).collect(),
         now: clock.now(),
     }
@@ -48,8 +32,7 @@ pub(crate) fn of_kv(
     collection: &str,
     op: &str,
 ) -> Option<DataEvent> {
-    let about = |kind: &TriggerKind| matches!(kind, TriggerKind::Kv { collection: pattern, events } if covers(pattern, collection) && events.contains(op));
-    wanted(cx, about).then(|| event(cx, clock))
+    wanted(cx, |kind| kind.is_about_kv(collection, op)).then(|| event(cx, clock))
 }
 
 /// As [`of_kv`], for documents.
@@ -59,20 +42,12 @@ pub(crate) fn of_docs(
     collection: &str,
     op: &str,
 ) -> Option<DataEvent> {
-    let about = |kind: &TriggerKind| matches!(kind, TriggerKind::Docs { collection: pattern, events } if covers(pattern, collection) && events.contains(op));
-    wanted(cx, about).then(|| event(cx, clock))
+    wanted(cx, |kind| kind.is_about_docs(collection, op)).then(|| event(cx, clock))
 }
 
 fn wanted(cx: &SdkCallCx, about: impl Fn(&TriggerKind) -> bool) -> bool {
     let mut triggers = cx.app.spec.triggers.values();
     triggers.any(|trigger| trigger.enabled && about(&trigger.kind))
-}
-
-fn covers(pattern: &str, collection: &str) -> bool {
-    match pattern.strip_suffix('*') {
-        Some(prefix) => collection.starts_with(prefix),
-        None => pattern == collection,
-    }
 }
 
 /// `scripts::enqueue` through the outbox.
@@ -96,22 +71,10 @@ impl InvokeService for InvokeServiceImpl {
         payload: &Value,
         options: &EnqueueOptions,
     ) -> SdkResult<EventId> {
-        if options.delay_ms > MAX_DELAY_MS {
-            return Err(SdkError::new(
-                SdkErrorCode::Invalid,
-                "delay must be at most 366d",
-            ));
-        }
-        let size = payload.to_string().len();
-        if size > MAX_PAYLOAD {
-            return Err(SdkError::new(
-                SdkErrorCode::TooLarge,
-                format!("a payload may have {MAX_PAYLOAD} bytes as JSON; this has {size}"),
-            ));
-        }
+        check_job(payload, options)?;
         let now = self.clock.now();
         let delay = i64::try_from(options.delay_ms).unwrap_or(i64::MAX);
-        let chain = chain(cx);
+        let chain = cx.links();
         let event = NewEvent {
             id: EventId(self.clock.new_id()),
             app: cx.app_id(),

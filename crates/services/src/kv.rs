@@ -2,9 +2,13 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 use picloud_shared::{
-    Capability, Clock, Principal,
+    Clock,
+    data::{
+        DEFAULT_PAGE, MAX_PAGE, check_collection, check_key, check_keys, check_range, expiry,
+        kv_conflict, value_text,
+    },
     sdk::{
         KvEntry, KvListOptions, KvService, KvSetOptions, SdkCallCx, SdkError, SdkErrorCode,
         SdkResult, Versioned,
@@ -18,17 +22,6 @@ use serde_json::Value;
 
 use crate::{events, waiting::wait};
 
-/// Bytes of a value's JSON text.
-const MAX_VALUE: usize = 1 << 20;
-/// Bytes of a collection's name.
-const MAX_COLLECTION: usize = 255;
-/// Bytes of a key; an index entry of PostgreSQL holds 2,704.
-const MAX_KEY: usize = 1024;
-/// Entries of a listing where no limit is given.
-const DEFAULT_LIST: u32 = 100;
-/// Entries of a listing, and keys of `get_many`, at the most.
-const MAX_LIST: u32 = 1000;
-
 /// `kv::*` on the store.
 pub struct KvServiceImpl {
     store: Store,
@@ -39,20 +32,6 @@ impl KvServiceImpl {
     /// On this store, with this clock for times to live.
     pub fn new(store: Store, clock: Arc<dyn Clock>) -> Self {
         Self { store, clock }
-    }
-
-    fn expiry(options: &KvSetOptions, now: DateTime<Utc>) -> SdkResult<Option<DateTime<Utc>>> {
-        let Some(ttl) = options.ttl_ms else {
-            return Ok(None);
-        };
-        let at = i64::try_from(ttl)
-            .ok()
-            .and_then(TimeDelta::try_milliseconds);
-        let at = at
-            .filter(|ttl| !ttl.is_zero())
-            .and_then(|ttl| now.checked_add_signed(ttl));
-        at.map(Some)
-            .ok_or_else(|| invalid("ttl must be at least 1ms, and end within the calendar"))
     }
 }
 
@@ -70,13 +49,7 @@ impl KvService for KvServiceImpl {
         keys: &[String],
     ) -> SdkResult<BTreeMap<String, Value>> {
         check_collection(cx, collection)?;
-        if keys.len() > MAX_LIST as usize {
-            return Err(SdkError::new(
-                SdkErrorCode::TooLarge,
-                format!("at most {MAX_LIST} keys a call"),
-            ));
-        }
-        keys.iter().try_for_each(|key| check_key(key))?;
+        check_keys(keys)?;
         let rows = wait(
             cx.deadline,
             self.store
@@ -96,9 +69,9 @@ impl KvService for KvServiceImpl {
         options: &KvSetOptions,
     ) -> SdkResult<i64> {
         let at = address(cx, collection, key)?;
-        let text = json_text(value)?;
+        let text = value_text(value)?;
         let now = self.clock.now();
-        let expires = Self::expiry(options, now)?;
+        let expires = expiry(options.ttl_ms, now)?;
         let event = events::of_kv(cx, self.clock.as_ref(), collection, "set");
         let written = match options.if_version {
             None => Some(wait(
@@ -116,7 +89,7 @@ impl KvService for KvServiceImpl {
                     .kv_replace(at, &text, version, expires, now, event.as_ref()),
             )?,
         };
-        written.ok_or_else(|| conflict(options.if_version))
+        written.ok_or_else(|| kv_conflict(options.if_version))
     }
 
     fn delete(&self, cx: &SdkCallCx, collection: &str, key: &str) -> SdkResult<bool> {
@@ -145,14 +118,7 @@ impl KvService for KvServiceImpl {
     ) -> SdkResult<Vec<KvEntry>> {
         check_collection(cx, collection)?;
         let prefix = options.prefix.as_deref().unwrap_or_default();
-        if prefix.contains('\0')
-            || options
-                .after
-                .as_deref()
-                .is_some_and(|after| after.contains('\0'))
-        {
-            return Err(invalid("a key must not hold the character U+0000"));
-        }
+        check_range(options)?;
         let before = end_of_prefix(prefix);
         let range = KvRange {
             app: cx.app_id(),
@@ -160,7 +126,7 @@ impl KvService for KvServiceImpl {
             from: prefix,
             after: options.after.as_deref(),
             before: before.as_deref(),
-            limit: i64::from(options.limit.unwrap_or(DEFAULT_LIST).min(MAX_LIST)),
+            limit: i64::from(options.limit.unwrap_or(DEFAULT_PAGE).min(MAX_PAGE)),
         };
         let rows = wait(cx.deadline, self.store.kv_list(range, self.clock.now()))?;
         rows.into_iter()
@@ -201,51 +167,6 @@ fn address<'a>(cx: &SdkCallCx, collection: &'a str, key: &'a str) -> SdkResult<K
     })
 }
 
-/// The collection's name, and whether the run may touch data at all.
-pub(crate) fn check_collection(cx: &SdkCallCx, collection: &str) -> SdkResult<()> {
-    if let Principal::Key(grant) = &cx.principal
-        && !grant.allows(Capability::AppDataAccess, Some(&cx.app.spec.name))
-    {
-        let scope = Capability::AppDataAccess.scope().as_str();
-        return Err(SdkError::new(
-            SdkErrorCode::Forbidden,
-            format!("the caller's key lacks {scope}"),
-        ));
-    }
-    check_text("a collection's name", collection, MAX_COLLECTION)
-}
-
-fn check_key(key: &str) -> SdkResult<()> {
-    check_text("a key", key, MAX_KEY)
-}
-
-fn check_text(what: &str, text: &str, max: usize) -> SdkResult<()> {
-    if text.is_empty() || text.len() > max {
-        return Err(invalid(format!(
-            "{what} must have 1 to {max} bytes; it has {}",
-            text.len()
-        )));
-    }
-    if text.contains('\0') {
-        return Err(invalid(format!(
-            "{what} must not hold the character U+0000"
-        )));
-    }
-    Ok(())
-}
-
-fn json_text(value: &Value) -> SdkResult<String> {
-    let text = value.to_string();
-    if text.len() > MAX_VALUE {
-        let message = format!(
-            "a value may have {MAX_VALUE} bytes as JSON; this one has {}",
-            text.len()
-        );
-        return Err(SdkError::new(SdkErrorCode::TooLarge, message));
-    }
-    Ok(text)
-}
-
 fn versioned(row: &KvRow) -> SdkResult<Versioned> {
     let value = serde_json::from_str(&row.value).map_err(|error| {
         tracing::error!(key = row.key, error = %error, "a kv value is not JSON that can be read");
@@ -271,19 +192,6 @@ fn end_of_prefix(prefix: &str) -> Option<String> {
         }
     }
     None
-}
-
-fn invalid(message: impl Into<String>) -> SdkError {
-    SdkError::new(SdkErrorCode::Invalid, message)
-}
-
-fn conflict(expected: Option<i64>) -> SdkError {
-    let message = match expected {
-        Some(0) => "the key exists already".to_owned(),
-        Some(version) => format!("the key is not at version {version}"),
-        None => "the write met another".to_owned(),
-    };
-    SdkError::new(SdkErrorCode::Conflict, message)
 }
 
 #[cfg(test)]

@@ -3,7 +3,10 @@
 
 use std::{future::Future, time::Instant};
 
-use picloud_shared::sdk::{SdkError, SdkErrorCode, SdkResult};
+use picloud_shared::{
+    data,
+    sdk::{SdkError, SdkErrorCode, SdkResult},
+};
 use picloud_store::StoreError;
 use tokio::runtime::{Handle, RuntimeFlavor};
 
@@ -43,15 +46,9 @@ fn told(error: &StoreError) -> SdkError {
     }
     match error.sql_state().as_deref() {
         // invalid_text_representation, numeric_value_out_of_range: `incr` on what is no integer.
-        Some("22P02" | "22003") => SdkError::new(
-            SdkErrorCode::Invalid,
-            "the value is not an integer of 64 bits",
-        ),
+        Some("22P02" | "22003") => data::not_an_integer(),
         // untranslatable_character: a NUL inside a text.
-        Some("22P05" | "22021") => SdkError::new(
-            SdkErrorCode::Invalid,
-            "text must not hold the character U+0000",
-        ),
+        Some("22P05" | "22021") => data::holds_nul(),
         _ => {
             tracing::error!(error = %error, "a call of a script to the database failed");
             SdkError::new(

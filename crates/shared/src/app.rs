@@ -278,6 +278,29 @@ impl TriggerKind {
             Self::DeadLetter { .. } => "dead_letter",
         }
     }
+
+    /// Whether a write (`set`, `delete`) to that kv collection sets it off.
+    pub fn is_about_kv(&self, collection: &str, op: &str) -> bool {
+        matches!(self, Self::Kv { collection: pattern, events } if covers(pattern, collection) && events.contains(op))
+    }
+
+    /// Whether a write (`create`, `update`, `delete`) to that docs collection sets it off.
+    pub fn is_about_docs(&self, collection: &str, op: &str) -> bool {
+        matches!(self, Self::Docs { collection: pattern, events } if covers(pattern, collection) && events.contains(op))
+    }
+
+    /// Whether a dead letter of that kind sets it off.
+    pub fn is_about_dead_letter(&self, source: &str) -> bool {
+        matches!(self, Self::DeadLetter { source_kind } if source_kind.as_deref().is_none_or(|kind| kind == source))
+    }
+}
+
+/// A collection's name, or all that begin as a pattern that ends in `*` does.
+fn covers(pattern: &str, collection: &str) -> bool {
+    match pattern.strip_suffix('*') {
+        Some(prefix) => collection.starts_with(prefix),
+        None => pattern == collection,
+    }
 }
 
 /// What happens when a cron trigger is due and its last run is still going.

@@ -6,8 +6,10 @@
 pub mod access;
 pub mod app;
 pub mod clock;
+pub mod data;
 pub mod deployment;
 pub mod diagnostic;
+pub mod doc_filter;
 pub mod duration;
 pub mod event;
 pub mod executor;

@@ -41,6 +41,17 @@ impl SdkCallCx {
     pub fn app_id(&self) -> AppId {
         self.app.id
     }
+
+    /// The runs that led to what this run does: itself included.
+    pub fn links(&self) -> Vec<Link> {
+        let mut chain = self.chain.clone();
+        chain.push(Link {
+            run: self.run,
+            script: self.script.clone(),
+            trigger: self.trigger.clone(),
+        });
+        chain
+    }
 }
 
 /// Why a call of the SDK failed; thrown to the script as `#{code, message}`.

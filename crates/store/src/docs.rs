@@ -4,6 +4,7 @@
 use chrono::{DateTime, Utc};
 use futures_util::TryStreamExt;
 use picloud_shared::AppId;
+pub use picloud_shared::doc_filter::{Comparison, DocFilter, DocTest};
 use serde_json::Value;
 use sqlx::{PgConnection, Postgres, QueryBuilder, Row, types::Json};
 use uuid::Uuid;
@@ -31,42 +32,6 @@ pub struct Collection<'a> {
     pub app: AppId,
     /// Which.
     pub name: &'a str,
-}
-
-/// What a filter says, taken apart.
-#[derive(Debug, Clone, PartialEq)]
-pub enum DocFilter {
-    /// All of them.
-    All(Vec<Self>),
-    /// Any of them.
-    Any(Vec<Self>),
-    /// A field, by its path, and what it must be.
-    Field(Vec<String>, DocTest),
-}
-
-/// What a field must be.
-#[derive(Debug, Clone, PartialEq)]
-pub enum DocTest {
-    /// That value; null is also matched by an absent field.
-    Is(Value),
-    /// Anything but that value.
-    IsNot(Value),
-    /// Of the same type, and so compared.
-    Compare(Comparison, Value),
-    /// One of these.
-    In(Vec<Value>),
-    /// Whether it is there.
-    Exists(bool),
-}
-
-/// How two values of one type are compared.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the names say it")]
-pub enum Comparison {
-    Greater,
-    GreaterOrEqual,
-    Less,
-    LessOrEqual,
 }
 
 /// Which documents, and in which order.

@@ -28,7 +28,7 @@ functions! {
 
 type Text = ImmutableString;
 
-pub(super) fn module() -> Module {
+pub(crate) fn module() -> Module {
     let mut module = Module::new();
     for (name, method) in [("get", "GET"), ("head", "HEAD"), ("delete", "DELETE")] {
         module.set_native_fn(name, move |url: Text| {
@@ -104,7 +104,7 @@ fn redirects(option: &Dynamic) -> Native<u32> {
     }
 }
 
-fn content(body: &Dynamic) -> Native<Option<(Bytes, &'static str)>> {
+pub(crate) fn content(body: &Dynamic) -> Native<Option<(Bytes, &'static str)>> {
     if body.is_unit() {
         return Ok(None);
     }
@@ -130,7 +130,7 @@ fn content(body: &Dynamic) -> Native<Option<(Bytes, &'static str)>> {
 }
 
 /// Names and values; an array gives a name several times.
-fn pairs(what: &str, option: &Dynamic) -> Native<Vec<(String, String)>> {
+pub(crate) fn pairs(what: &str, option: &Dynamic) -> Native<Vec<(String, String)>> {
     let Some(map) = option.read_lock::<Map>() else {
         return Err(invalid(format!(
             "{what} must be a map; this is {}",
@@ -155,7 +155,7 @@ fn pairs(what: &str, option: &Dynamic) -> Native<Vec<(String, String)>> {
     Ok(pairs)
 }
 
-fn shown(answer: HttpAnswer) -> Map {
+pub(crate) fn shown(answer: HttpAnswer) -> Map {
     let mut headers = Map::new();
     let mut kind = String::new();
     for (name, value) in answer.headers {
@@ -182,7 +182,7 @@ fn shown(answer: HttpAnswer) -> Map {
 }
 
 /// JSON where it says so and is; else text where it is text; else `()`.
-fn body(kind: &str, bytes: &[u8]) -> Dynamic {
+pub(crate) fn body(kind: &str, bytes: &[u8]) -> Dynamic {
     let media = kind.split(';').next().unwrap_or_default().trim();
     let media = media.to_ascii_lowercase();
     if (media == "application/json" || media.ends_with("+json"))

@@ -9,7 +9,7 @@ functions! {
     "secrets" :: "get" [1], ["get(name: String) -> String"], "The value of a secret that app.yaml declares. It is redacted wherever it would be shown.";
 }
 
-pub(super) fn module() -> Module {
+pub(crate) fn module() -> Module {
     let mut module = Module::new();
     module.set_native_fn("get", |name: ImmutableString| get(&name));
     module
