@@ -11,6 +11,7 @@ mod deployments;
 mod keys;
 mod plan;
 mod runs;
+mod schedule;
 mod sources;
 mod triggers;
 
@@ -98,6 +99,7 @@ pub fn router(state: AdminState) -> Router {
         )
         .route("/dead-letters/{id}/redrive", post(dead_letters::redrive))
         .route("/apps/{app}/env", get(apps::env))
+        .route("/schedule", get(schedule::show))
         .route("/runs", get(runs::list))
         .route("/runs/{id}", get(runs::show));
     Router::new()

@@ -5,6 +5,7 @@ pub mod cli;
 pub mod client;
 pub mod command;
 pub mod config;
+pub mod dashboard;
 pub mod data_dir;
 pub mod folder_tree;
 pub mod private_postgres;

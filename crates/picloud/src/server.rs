@@ -25,6 +25,7 @@ use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 use crate::{
     client::{RUNNING_FILE, RunningServer},
     config::ServerConfig,
+    dashboard,
     data_dir::{DataDir, write_private},
 };
 
@@ -254,7 +255,8 @@ impl Server {
                 },
             })
             .merge(git)
-            .merge(hooks),
+            .merge(hooks)
+            .merge(dashboard::router()),
         );
         Ok(Self {
             url,

@@ -15,6 +15,8 @@ pub(crate) struct Problem {
     status: StatusCode,
     code: &'static str,
     detail: String,
+    /// The part of the request that is wrong, where one is.
+    field: Option<&'static str>,
 }
 
 /// What handlers give.
@@ -26,7 +28,14 @@ impl Problem {
             status,
             code,
             detail: detail.into(),
+            field: None,
         }
+    }
+
+    /// Names the field or parameter that is wrong, so that a form can show it there.
+    pub(crate) fn at(mut self, field: &'static str) -> Self {
+        self.field = Some(field);
+        self
     }
 
     pub(crate) fn unauthorized() -> Self {
@@ -91,13 +100,16 @@ impl From<StoreError> for Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let body = json!({
+        let mut body = json!({
             "type": "about:blank",
             "title": self.status.canonical_reason().unwrap_or("Error"),
             "status": self.status.as_u16(),
             "code": self.code,
             "detail": self.detail,
         });
+        if let Some(field) = self.field {
+            body["field"] = field.into();
+        }
         let mut response = (self.status, body.to_string()).into_response();
         let headers = response.headers_mut();
         headers.insert(

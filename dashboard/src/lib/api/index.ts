@@ -1,0 +1,123 @@
+/** The admin API, one function an operation. */
+import { http, path, type Query } from './http';
+import type {
+	App,
+	AuditEntry,
+	DeadLetter,
+	Deployment,
+	DriftItem,
+	EnvVariable,
+	Instance,
+	Json,
+	Key,
+	List,
+	Me,
+	NewKey,
+	Preview,
+	Route,
+	Run,
+	Scope,
+	Script,
+	ScriptText,
+	Source,
+	Trigger
+} from './types';
+
+export { ApiError } from './problem';
+export type * from './types';
+
+export interface Page {
+	cursor?: string | undefined;
+	limit?: number | undefined;
+}
+
+export interface RunFilter {
+	app?: string | undefined;
+	status?: string | undefined;
+	kind?: string | undefined;
+	trigger?: string | undefined;
+	since?: string | undefined;
+	until?: string | undefined;
+}
+
+export interface CronTrigger {
+	name: string;
+	script: string;
+	schedule: string;
+	timezone: string;
+	enabled: boolean;
+}
+
+type Signal = AbortSignal | undefined;
+const query = (...parts: (object | undefined)[]): Query => Object.assign({}, ...parts) as Query;
+
+export const api = {
+	me: (signal?: Signal) => http.get<Me>('/me', {}, signal),
+	signIn: (key: string) => http.post<{ csrf_token?: string }>('/session', { key }),
+	signOut: () => http.delete<void>('/session'),
+	instance: (signal?: Signal) => http.get<Instance>('/instance', {}, signal),
+
+	sources: (signal?: Signal) => http.get<List<Source>>('/sources', {}, signal),
+	source: (name: string, signal?: Signal) => http.get<Source>(path`/sources/${name}`, {}, signal),
+	sync: (name: string) => http.post<Deployment>(`${path`/sources/${name}/sync`}?wait=true`),
+	suspend: (name: string) => http.post<Source>(path`/sources/${name}/suspend`),
+	resume: (name: string) => http.post<Source>(path`/sources/${name}/resume`),
+	rollBack: (name: string, commit: string) =>
+		http.post<Deployment>(path`/sources/${name}/rollback`, { commit }),
+
+	deployments: (filter: { source?: string | undefined } & Page, signal?: Signal) =>
+		http.get<List<Deployment>>('/deployments', query(filter), signal),
+	deployment: (id: string, signal?: Signal) =>
+		http.get<Deployment>(path`/deployments/${id}`, {}, signal),
+	approve: (id: string) => http.post<Deployment>(path`/deployments/${id}/approve`),
+
+	apps: (page: Page, signal?: Signal) => http.get<List<App>>('/apps', query(page), signal),
+	app: (name: string, signal?: Signal) => http.get<App>(path`/apps/${name}`, {}, signal),
+	scripts: (app: string, signal?: Signal) =>
+		http.get<List<Script>>(path`/apps/${app}/scripts`, {}, signal),
+	script: (app: string, file: string, signal?: Signal) =>
+		http.get<ScriptText>(
+			`${path`/apps/${app}/scripts/`}${file.split('/').map(encodeURIComponent).join('/')}`,
+			{},
+			signal
+		),
+	routes: (app: string, signal?: Signal) =>
+		http.get<List<Route>>(path`/apps/${app}/routes`, {}, signal),
+	env: (app: string, signal?: Signal) =>
+		http.get<List<EnvVariable>>(path`/apps/${app}/env`, {}, signal),
+	drift: (app: string, signal?: Signal) =>
+		http.get<{ items: DriftItem[] }>(path`/apps/${app}/drift`, {}, signal),
+	heal: (app: string) => http.post<void>(path`/apps/${app}/heal`),
+
+	triggers: (app: string, signal?: Signal) =>
+		http.get<List<Trigger>>(path`/apps/${app}/triggers`, {}, signal),
+	createCron: (app: string, trigger: CronTrigger) =>
+		http.post<Trigger>(path`/apps/${app}/triggers/cron`, trigger),
+	changeTrigger: (app: string, name: string, fields: { enabled: boolean }) =>
+		http.patch<Trigger>(path`/apps/${app}/triggers/${name}`, fields),
+	deleteTrigger: (app: string, name: string) =>
+		http.delete<void>(path`/apps/${app}/triggers/${name}`),
+	fire: (app: string, name: string) =>
+		http.post<{ event: string }>(path`/apps/${app}/triggers/${name}/fire`),
+	schedule: (expression: string, timezone: string, n: number, signal?: Signal) =>
+		http.get<Preview>('/schedule', { expression, timezone, n }, signal),
+
+	runs: (filter: RunFilter & Page, signal?: Signal) =>
+		http.get<List<Run>>('/runs', query(filter), signal),
+	run: (id: string, signal?: Signal) => http.get<Run>(path`/runs/${id}`, {}, signal),
+	replay: (id: string) => http.post<{ run?: string; event?: string }>(path`/runs/${id}/replay`),
+	invoke: (app: string, script: string, payload: Json) =>
+		http.post<Run>(path`/apps/${app}/invoke`, { script, payload }),
+
+	deadLetters: (filter: { app?: string | undefined } & Page, signal?: Signal) =>
+		http.get<List<DeadLetter>>('/dead-letters', query(filter), signal),
+	redrive: (id: string) => http.post<void>(path`/dead-letters/${id}/redrive`),
+	discard: (id: string) => http.delete<void>(path`/dead-letters/${id}`),
+
+	keys: (page: Page, signal?: Signal) => http.get<List<Key>>('/keys', query(page), signal),
+	createKey: (key: { name: string; scopes: Scope[]; app: string | null; expires_at: string | null }) =>
+		http.post<NewKey>('/keys', key),
+	revokeKey: (id: string) => http.delete<void>(path`/keys/${id}`),
+
+	audit: (page: Page, signal?: Signal) => http.get<List<AuditEntry>>('/audit', query(page), signal)
+};
