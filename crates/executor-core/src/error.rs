@@ -93,15 +93,20 @@ fn explain(error: &EvalAltResult, stopped: Option<RunErrorKind>) -> (RunErrorKin
             "there are too many variables".to_owned(),
         ),
         EvalAltResult::ErrorRuntime(value, _) => (thrown_kind(value), thrown(value)),
-        other => {
-            let mut bare = other.to_string();
-            // The place stands in fields of its own.
-            if let Some(end) = bare.rfind(" (line ") {
-                bare.truncate(end);
-            }
-            (RunErrorKind::Script, bare)
+        EvalAltResult::ErrorParsing(..) | EvalAltResult::ErrorModuleNotFound(..) => {
+            (RunErrorKind::Compile, bare(error))
         }
+        other => (RunErrorKind::Script, bare(other)),
     }
+}
+
+/// Without the place, which stands in fields of its own.
+fn bare(error: &EvalAltResult) -> String {
+    let mut text = error.to_string();
+    if let Some(end) = text.rfind(" (line ") {
+        text.truncate(end);
+    }
+    text
 }
 
 fn stopped_message(kind: RunErrorKind) -> &'static str {

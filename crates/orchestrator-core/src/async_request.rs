@@ -7,12 +7,14 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use picloud_shared::invocation::RequestData;
 use serde_json::{Value, json};
 
+use crate::request_record;
+
 /// A request, as the outbox keeps it. What proves who called isn't kept.
 pub(crate) fn write(data: &RequestData) -> Value {
     let headers: Vec<Value> = data
         .headers
         .iter()
-        .filter(|(name, _)| !matches!(name.as_str(), "authorization" | "cookie"))
+        .filter(|(name, _)| request_record::may_keep(name))
         .map(|(name, value)| json!([name.as_str(), STANDARD.encode(value.as_bytes())]))
         .collect();
     let params: Vec<Value> = data

@@ -1,5 +1,13 @@
 //! From the outbox to runs: leases what is due, runs it, and ends each attempt together with its
 //! record.
+//!
+//! One task looks for work and starts it, app by app in turn; runs end in tasks of their own; one
+//! task writes results in batches. Nothing is asked of the database but when there is a reason:
+//! somebody wrote an event, a result was written, a known time came, or the safety sweep.
+
+mod attempt;
+mod finish;
+mod lanes;
 
 use std::{
     collections::HashSet,
@@ -7,39 +15,40 @@ use std::{
     time::{Duration, Instant},
 };
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 use parking_lot::Mutex;
-use picloud_shared::{
-    AppId, Clock, EventId, Executor, Invocation, NodeId, Outcome, Principal, RunId, RunRecord,
-    event::{Event, EventKind},
-    invocation::{Cancel, Input},
-    run::{RunError, RunErrorKind, RunKind},
-};
+use picloud_shared::{AppId, Clock, Executor, NodeId, executor::FormerApps};
 use picloud_store::{
     Store, StoreError,
-    outbox::{Finished, LeasedEvent, Next},
+    outbox::{Finished, LeaseRequest, LeasedEvent},
 };
-use serde_json::json;
-use tokio::sync::{Notify, Semaphore, mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use uuid::Uuid;
 
 use crate::{
-    async_request,
     holder::{ServedApp, SnapshotHolder},
     recorder::Recorder,
 };
+use attempt::Attempt;
+use lanes::Lanes;
 
 /// Events of this node that run at the same time.
 const MAX_RUNNING: usize = 64;
-/// Events of one lease.
-const BATCH: usize = 64;
+/// Events of one lease, where runs are quick.
+const BATCH: usize = 512;
+/// How many times what an app may run at a time is leased of it, where its runs are quick.
+const AHEAD: i32 = 16;
 /// Leases are kept this often.
 const HEARTBEAT: Duration = Duration::from_secs(5);
 /// Told or not, it looks this often: a notification can be lost.
-const SWEEP: Duration = Duration::from_mins(1);
+const SWEEP: Duration = Duration::from_secs(15);
 const MAX_BACKOFF: Duration = Duration::from_secs(5);
-/// An app at its limit of concurrency is looked at this often.
+/// An app whose requests take all its room is looked at this often.
 const FULL: Duration = Duration::from_millis(20);
+/// How long runs may go on after the end was asked for; then they are another node's.
+const DRAIN: Duration = Duration::from_secs(10);
+/// How long results may take to be written after that.
+const LAST_RESULTS: Duration = Duration::from_secs(5);
 
 /// Runs events.
 pub struct Dispatcher {
@@ -51,38 +60,57 @@ pub struct Dispatcher {
     pub executor: Arc<dyn Executor>,
     /// Counts runs.
     pub recorder: Arc<Recorder>,
+    /// Apps as former commits have them, for replays; `None`: nobody here can read git.
+    pub former: Option<Arc<dyn FormerApps>>,
     /// For ids and times.
     pub clock: Arc<dyn Clock>,
     /// This node: the same after a restart, so that its leases are found again.
     pub node: NodeId,
 }
 
+/// What the tasks share.
 struct Running {
     dispatcher: Arc<Dispatcher>,
-    permits: Arc<Semaphore>,
-    freed: Notify,
-    leased: Mutex<HashSet<Uuid>>,
-    done: mpsc::Sender<Finished>,
+    /// Events that are leased: they wait here, run, or their results are being written.
+    own: Mutex<HashSet<Uuid>>,
+    /// Results were written.
+    settled: Notify,
+}
+
+/// A run that ended.
+struct Ended {
+    app: AppId,
+    took: Duration,
+    /// Given back: this node does not know yet what it needs.
+    not_yet: bool,
 }
 
 impl Dispatcher {
     /// Runs what is due until `stop`; then lets end what runs.
     pub async fn run(self: Arc<Self>, mut stop: watch::Receiver<bool>) {
-        let (done, finished) = mpsc::channel(1024);
+        let (results, finished) = mpsc::channel(1024);
+        let (ended, has_ended) = mpsc::unbounded_channel();
         let running = Arc::new(Running {
             dispatcher: Arc::clone(&self),
-            permits: Arc::new(Semaphore::new(MAX_RUNNING)),
-            freed: Notify::new(),
-            leased: Mutex::default(),
-            done,
+            own: Mutex::default(),
+            settled: Notify::new(),
         });
-        let finisher = tokio::spawn(finish(Arc::clone(&self), finished));
+        let mut finisher = tokio::spawn(finish::finish(Arc::clone(&running), finished));
         let heart = tokio::spawn(beat(Arc::clone(&running)));
+        let mut looker = Looker {
+            running,
+            results,
+            ended,
+            has_ended,
+            lanes: Lanes::default(),
+            unknown: HashSet::new(),
+            released: false,
+            looked_at: self.clock.now(),
+        };
         let mut backoff = Duration::from_millis(50);
-        let mut released = false;
         loop {
             let looked = tokio::select! {
-                looked = look(&running, &mut released, &mut backoff) => looked,
+                looked = looker.look(&mut backoff) => looked,
                 _ = stop.wait_for(|stop| *stop) => break,
             };
             match looked {
@@ -93,337 +121,312 @@ impl Dispatcher {
                 Err(error) => tracing::error!(%error, "events cannot be leased; trying again"),
             }
             tokio::select! {
-                () = tokio::time::sleep(backoff) => {}
+                () = looker.reap_for(backoff) => {}
                 _ = stop.wait_for(|stop| *stop) => break,
             }
             backoff = (backoff * 2).min(MAX_BACKOFF);
         }
-        // What runs has its own deadline.
-        let _ = running
-            .permits
-            .acquire_many(u32::try_from(MAX_RUNNING).unwrap_or(1))
-            .await;
+        looker.drain().await;
+        if tokio::time::timeout(LAST_RESULTS, &mut finisher)
+            .await
+            .is_err()
+        {
+            tracing::warn!("some results of events could not be written; those events run again");
+            finisher.abort();
+        }
         heart.abort();
-        // Its end is seen by who waits below.
-        let _ = heart.await;
-        drop(running);
-        if let Err(error) = finisher.await {
-            tracing::error!(%error, "results of events could not be written; they run again");
+        // What still runs here is another node's from now on.
+        if let Err(error) = self.store.release_leases(self.node).await {
+            tracing::debug!(%error, "leases could not be given back; they run out");
         }
     }
 
     fn find(&self, app: AppId) -> Option<Arc<ServedApp>> {
-        let served = self.holder.served();
-        served
-            .apps
-            .values()
-            .find(|served| served.snapshot.id == app)
-            .cloned()
+        self.holder.served().by_id(app).map(Arc::clone)
     }
 }
 
-async fn look(
-    running: &Arc<Running>,
-    released: &mut bool,
-    backoff: &mut Duration,
-) -> Result<std::convert::Infallible, StoreError> {
-    let this = &running.dispatcher;
-    let mut told = this.store.listen_outbox().await?;
-    if !*released {
-        let count = this.store.release_leases(this.node).await?;
-        *released = true;
-        if count > 0 {
-            tracing::info!(count, "events that ran when this node ended run again");
+/// The task that looks for work.
+struct Looker {
+    running: Arc<Running>,
+    results: mpsc::Sender<Finished>,
+    ended: mpsc::UnboundedSender<Ended>,
+    has_ended: mpsc::UnboundedReceiver<Ended>,
+    lanes: Lanes,
+    /// Apps that are live and not served here yet, or not as their events need them.
+    unknown: HashSet<AppId>,
+    /// Whether what an earlier process of this node had leased was given back.
+    released: bool,
+    /// When it last asked for work: what becomes due later isn't known yet.
+    looked_at: DateTime<Utc>,
+}
+
+impl Looker {
+    async fn look(
+        &mut self,
+        backoff: &mut Duration,
+    ) -> Result<std::convert::Infallible, StoreError> {
+        let this = Arc::clone(&self.running.dispatcher);
+        let mut told = this.store.listen_outbox().await?;
+        if !self.released {
+            let count = this.store.release_leases(this.node).await?;
+            self.released = true;
+            if count > 0 {
+                tracing::info!(count, "events that ran when this node ended run again");
+            }
+        }
+        // What is live has to be known before what is to be run.
+        let mut served = this.holder.watch();
+        if served.wait_for(Option::is_some).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+        let mut look = true;
+        loop {
+            self.start_what_may();
+            let room = MAX_RUNNING.saturating_sub(self.lanes.running() + self.lanes.waiting());
+            let until = if look && room > 0 {
+                look = self.lease(room).await?;
+                *backoff = Duration::from_millis(50);
+                if look {
+                    continue;
+                }
+                self.sleep_until().await?
+            } else if self.is_crowded_out() {
+                FULL
+            } else {
+                SWEEP
+            };
+            tokio::select! {
+                Some(ended) = self.has_ended.recv() => self.reap(&ended),
+                () = self.running.settled.notified() => look = true,
+                () = this.store.outbox_told_here() => look = true,
+                told = told.next_of_many() => { told?; look = true; }
+                changed = served.changed() => {
+                    if changed.is_err() {
+                        std::future::pending::<()>().await;
+                    }
+                    self.unknown.clear();
+                    look = true;
+                }
+                () = tokio::time::sleep(until) => {
+                    self.unknown.clear();
+                    look = true;
+                }
+            }
         }
     }
-    // What is live has to be known before what is to be run.
-    let mut served = this.holder.watch();
-    if served.wait_for(Option::is_some).await.is_err() {
-        std::future::pending::<()>().await;
-    }
-    loop {
-        let free = running.permits.available_permits().min(BATCH);
-        if free == 0 {
-            running.freed.notified().await;
-            continue;
-        }
-        let limit = i64::try_from(free).unwrap_or(1);
+
+    /// Leases what there is room for. Gives whether there may be more.
+    async fn lease(&mut self, room: usize) -> Result<bool, StoreError> {
+        let this = Arc::clone(&self.running.dispatcher);
+        let quick = self.lanes.quick();
+        let most = if quick.is_empty() { room } else { BATCH };
+        let request = LeaseRequest {
+            most: i32::try_from(most).unwrap_or(1),
+            own: self.running.own.lock().iter().copied().collect(),
+            closed: self.closed(),
+            quick,
+            ahead: AHEAD,
+        };
+        self.looked_at = this.clock.now();
         let events = this
             .store
-            .lease_events(this.node, limit, this.clock.now())
+            .lease_events(this.node, &request, self.looked_at)
             .await?;
-        *backoff = Duration::from_millis(50);
-        let count = events.len();
+        let more = events.len() == most;
+        let mut unknown = Vec::new();
         for event in events {
-            start(running, event).await;
+            if this.find(event.app).is_some() {
+                self.running.own.lock().insert(event.id.0);
+                self.lanes.add(event);
+            } else {
+                self.unknown.insert(event.app);
+                unknown.push(event.id.0);
+            }
         }
-        if count == free {
-            continue;
+        if !unknown.is_empty() {
+            this.store.give_back(this.node, &unknown).await?;
         }
-        let next = this.store.next_due().await?;
-        let until = next.map_or(SWEEP, |next| {
+        Ok(more)
+    }
+
+    /// Apps of which nothing is to be leased now.
+    fn closed(&self) -> Vec<Uuid> {
+        let served = self.running.dispatcher.holder.served();
+        let full = served
+            .apps()
+            .filter(|app| app.stats.in_flight.load(Relaxed) >= app.limits.concurrency);
+        let full = full.map(|app| app.snapshot.id.0);
+        full.chain(self.unknown.iter().map(|app| app.0)).collect()
+    }
+
+    /// How long there is nothing to look at that nobody tells of.
+    async fn sleep_until(&self) -> Result<Duration, StoreError> {
+        let this = &self.running.dispatcher;
+        if self.is_crowded_out() {
+            return Ok(FULL);
+        }
+        let next = this.store.next_due(this.node, self.looked_at).await?;
+        Ok(next.map_or(SWEEP, |next| {
             let wait = (next - this.clock.now()).to_std().unwrap_or_default();
-            // What is due and wasn't leased waits for its trigger's or another node's turn.
-            wait.clamp(Duration::from_millis(20), SWEEP)
+            wait.clamp(Duration::from_millis(1), SWEEP)
+        }))
+    }
+
+    /// Whether requests take the room of an app, of whose end nobody tells.
+    fn is_crowded_out(&self) -> bool {
+        let served = self.running.dispatcher.holder.served();
+        self.lanes.running() == 0 && self.lanes.waiting() > 0
+            || served.apps().any(|app| {
+                let here = self.lanes.running_of(app.snapshot.id);
+                let all = app.stats.in_flight.load(Relaxed);
+                all >= app.limits.concurrency && all > here
+            })
+    }
+
+    /// Starts events for which there is room.
+    fn start_what_may(&mut self) {
+        while self.lanes.running() < MAX_RUNNING {
+            let this = Arc::clone(&self.running.dispatcher);
+            let mut found = None;
+            let event = self.lanes.next(|app| {
+                found = this.find(app);
+                // An app that is served no longer runs nothing; its events are given back below.
+                found.as_ref().is_none_or(|app| enter(app))
+            });
+            let Some(event) = event else { return };
+            match found {
+                Some(app) => self.start(event, app),
+                None => self.start_nothing(&event),
+            }
+        }
+    }
+
+    fn start(&self, event: LeasedEvent, app: Arc<ServedApp>) {
+        let (running, results, ended) = (
+            Arc::clone(&self.running),
+            self.results.clone(),
+            self.ended.clone(),
+        );
+        tokio::spawn(async move {
+            let began = Instant::now();
+            let (id, of) = (event.id.0, event.app);
+            let attempt = running.dispatcher.attempt(event, &app).await;
+            app.stats.in_flight.fetch_sub(1, Relaxed);
+            let not_yet = match attempt {
+                Attempt::Ended(finished) => {
+                    if results.send(*finished).await.is_err() {
+                        tracing::error!("the result of an event came after the end");
+                    }
+                    false
+                }
+                Attempt::NotYet => {
+                    give_back(&running, id).await;
+                    true
+                }
+            };
+            // Nobody looks any more after the end.
+            let _ = ended.send(Ended {
+                app: of,
+                took: began.elapsed(),
+                not_yet,
+            });
         });
-        tokio::select! {
-            told = told.next() => { told?; }
-            () = running.freed.notified(), if running.permits.available_permits() < MAX_RUNNING => {}
-            () = tokio::time::sleep(until) => {}
+    }
+
+    fn start_nothing(&self, event: &LeasedEvent) {
+        let (running, ended) = (Arc::clone(&self.running), self.ended.clone());
+        let (id, app) = (event.id.0, event.app);
+        tokio::spawn(async move {
+            give_back(&running, id).await;
+            // Nobody looks any more after the end.
+            let _ = ended.send(Ended {
+                app,
+                took: Duration::from_secs(1),
+                not_yet: true,
+            });
+        });
+    }
+
+    fn reap(&mut self, ended: &Ended) {
+        self.lanes.ended(ended.app, ended.took);
+        if ended.not_yet {
+            self.unknown.insert(ended.app);
+        }
+        while let Ok(ended) = self.has_ended.try_recv() {
+            self.lanes.ended(ended.app, ended.took);
+            if ended.not_yet {
+                self.unknown.insert(ended.app);
+            }
+        }
+    }
+
+    /// Goes on starting what is leased while the database is away.
+    async fn reap_for(&mut self, time: Duration) {
+        let end = tokio::time::Instant::now() + time;
+        loop {
+            self.start_what_may();
+            tokio::select! {
+                Some(ended) = self.has_ended.recv() => self.reap(&ended),
+                () = tokio::time::sleep_until(end) => return,
+            }
+        }
+    }
+
+    /// Gives back what waits, and lets end what runs, within its time.
+    async fn drain(mut self) {
+        let waiting = self.lanes.take_waiting();
+        let this = Arc::clone(&self.running.dispatcher);
+        if !waiting.is_empty()
+            && let Err(error) = this.store.give_back(this.node, &waiting).await
+        {
+            tracing::debug!(%error, "leases could not be given back; they run out");
+        }
+        let ended = async {
+            while self.lanes.running() > 0 {
+                let Some(ended) = self.has_ended.recv().await else {
+                    return;
+                };
+                self.reap(&ended);
+            }
+        };
+        if tokio::time::timeout(DRAIN, ended).await.is_err() {
+            tracing::warn!(
+                "some events did not end in time; they run again elsewhere, or after the next start"
+            );
         }
     }
 }
 
-async fn start(running: &Arc<Running>, event: LeasedEvent) {
-    // There are as many as events were leased.
-    let Ok(permit) = Arc::clone(&running.permits).acquire_owned().await else {
-        return;
-    };
-    running.leased.lock().insert(event.id.0);
-    let running = Arc::clone(running);
-    tokio::spawn(async move {
-        let id = event.id.0;
-        let finished = running.dispatcher.execute(event).await;
-        if running.done.send(finished).await.is_err() {
-            tracing::error!("the result of an event came after the end");
-        }
-        running.leased.lock().remove(&id);
-        drop(permit);
-        running.freed.notify_one();
-    });
+/// Takes a place among the app's runs.
+fn enter(app: &ServedApp) -> bool {
+    let in_flight = &app.stats.in_flight;
+    let entered = in_flight.fetch_add(1, Relaxed) < app.limits.concurrency;
+    if !entered {
+        in_flight.fetch_sub(1, Relaxed);
+    }
+    entered
+}
+
+async fn give_back(running: &Running, event: Uuid) {
+    let this = &running.dispatcher;
+    if let Err(error) = this.store.give_back(this.node, &[event]).await {
+        tracing::debug!(%error, "a lease could not be given back; it runs out");
+    }
+    running.own.lock().remove(&event);
 }
 
 /// Keeps the leases of what runs long.
 async fn beat(running: Arc<Running>) {
     loop {
         tokio::time::sleep(HEARTBEAT).await;
-        let leased: Vec<Uuid> = running.leased.lock().iter().copied().collect();
+        let leased: Vec<Uuid> = running.own.lock().iter().copied().collect();
         if leased.is_empty() {
             continue;
         }
         let this = &running.dispatcher;
-        let kept = this
-            .store
-            .extend_leases(this.node, &leased, this.clock.now());
-        if let Err(error) = kept.await {
+        if let Err(error) = this.store.extend_leases(this.node, &leased).await {
             tracing::warn!(%error, "leases could not be kept; trying again");
         }
-    }
-}
-
-/// Writes results in batches, as large as they come while the last one is written.
-async fn finish(this: Arc<Dispatcher>, mut results: mpsc::Receiver<Finished>) {
-    let mut batch = Vec::new();
-    while results.recv_many(&mut batch, 256).await > 0 {
-        let mut backoff = Duration::from_millis(50);
-        loop {
-            let mut ids = || this.clock.new_id();
-            match this
-                .store
-                .finish_events(&batch, &mut ids, this.clock.now())
-                .await
-            {
-                Ok(held) => {
-                    let held: HashSet<EventId> = held.into_iter().collect();
-                    for done in &batch {
-                        if held.contains(&done.event.id) {
-                            this.recorder.announce(&done.record);
-                        } else {
-                            tracing::warn!(event = %done.event.id, "a late result was refused: the event's lease was lost");
-                        }
-                    }
-                    break;
-                }
-                Err(error) if error.is_unavailable() => {
-                    tokio::time::sleep(backoff).await;
-                    backoff = (backoff * 2).min(MAX_BACKOFF);
-                }
-                Err(error) => {
-                    // Their leases run out, and they run again.
-                    tracing::error!(%error, events = batch.len(), "results of events were refused by the database");
-                    break;
-                }
-            }
-        }
-        batch.clear();
-    }
-}
-
-impl Dispatcher {
-    async fn execute(&self, event: LeasedEvent) -> Finished {
-        // Whoever handed a request over knows its run by the event's id.
-        let first = event.kind == "http" && event.attempt == 1;
-        let run = RunId(if first {
-            event.id.0
-        } else {
-            self.clock.new_id()
-        });
-        let Some(app) = self.find(event.app) else {
-            let record = record(&event, None, run, self.clock.now(), Duration::ZERO, None);
-            return Finished {
-                next: Next::Dead,
-                record,
-                event,
-            };
-        };
-        while app.stats.in_flight.fetch_add(1, Relaxed) >= app.limits.concurrency {
-            app.stats.in_flight.fetch_sub(1, Relaxed);
-            tokio::time::sleep(FULL).await;
-        }
-        let started = self.clock.now();
-        let began = Instant::now();
-        let outcome = match invocation(&event, &app, run, began) {
-            Ok(invocation) => self.executor.execute(invocation).await,
-            Err(reason) => Outcome::refused(refused(reason)),
-        };
-        app.stats.in_flight.fetch_sub(1, Relaxed);
-        let duration = began.elapsed();
-        let status = outcome.status();
-        let kind = RunKind::parse(&event.kind).unwrap_or(RunKind::Enqueue);
-        self.recorder.count(&app.stats, kind, status, duration);
-        let permanent = matches!(
-            &outcome.result,
-            Err(error) if error.kind == RunErrorKind::Answer
-        );
-        let next = match &outcome.result {
-            Ok(_) => Next::Done,
-            Err(_) if permanent || event.attempt >= event.attempts => Next::Dead,
-            Err(_) => Next::Retry(retry_at(&event, self.clock.now(), run)),
-        };
-        let record = record(&event, Some(&app), run, started, duration, Some(outcome));
-        Finished {
-            event,
-            record,
-            next,
-        }
-    }
-}
-
-/// The end of the failed attempt, and the policy's delay within a tenth of it.
-fn retry_at(event: &LeasedEvent, now: DateTime<Utc>, run: RunId) -> DateTime<Utc> {
-    let doublings = u32::try_from(event.attempt - 1).unwrap_or(0).min(40);
-    let delay = event
-        .backoff_ms
-        .saturating_mul(1_i64 << doublings)
-        .min(event.max_backoff_ms);
-    // An id's last byte is random.
-    let random = i64::from(run.0.as_bytes()[15]) - 128;
-    let jitter = delay / 10 * random / 128;
-    now + TimeDelta::milliseconds(delay + jitter)
-}
-
-fn invocation(
-    event: &LeasedEvent,
-    app: &Arc<ServedApp>,
-    run: RunId,
-    began: Instant,
-) -> Result<Invocation, String> {
-    let script = app
-        .snapshot
-        .scripts
-        .get(event.script.as_str())
-        .ok_or_else(|| format!("the app has no script `{}` any more", event.script))?;
-    let trigger = event.trigger.as_deref();
-    let trigger = trigger.and_then(|name| app.snapshot.spec.triggers.get(name));
-    let limits = match trigger {
-        Some(trigger) => app.limits.with(&trigger.limits),
-        None => app.limits.clone(),
-    };
-    let kind = EventKind::parse(&event.kind)
-        .ok_or_else(|| format!("`{}` is no kind of event", event.kind))?;
-    let input = if kind == EventKind::Http {
-        Input::Request(Box::new(async_request::read(&event.payload)?))
-    } else {
-        Input::Event(Box::new(Event {
-            id: event.id,
-            kind,
-            attempt: u32::try_from(event.attempt).unwrap_or(1),
-            trigger: event.trigger.as_deref().and_then(|name| name.parse().ok()),
-            cause: event.cause,
-            detail: event.payload.clone(),
-        }))
-    };
-    Ok(Invocation {
-        run,
-        app: Arc::clone(&app.snapshot),
-        commit: app.commit.clone(),
-        script: Arc::clone(script),
-        deadline: began + limits.timeout(),
-        limits,
-        input,
-        principal: Principal::App,
-        cause: event.cause,
-        chain: event.chain.clone(),
-        cancel: Cancel::never(),
-    })
-}
-
-fn refused(message: String) -> RunError {
-    RunError {
-        kind: RunErrorKind::Script,
-        message,
-        script: None,
-        line: None,
-        column: None,
-        trace: Vec::new(),
-    }
-}
-
-fn record(
-    event: &LeasedEvent,
-    app: Option<&ServedApp>,
-    run: RunId,
-    started: DateTime<Utc>,
-    duration: Duration,
-    outcome: Option<Outcome>,
-) -> RunRecord {
-    let outcome =
-        outcome.unwrap_or_else(|| Outcome::refused(refused("the app is gone".to_owned())));
-    let kind = RunKind::parse(&event.kind).unwrap_or(RunKind::Enqueue);
-    let field = match kind {
-        RunKind::Invoke | RunKind::Enqueue => "payload",
-        RunKind::Http => "http",
-        other => other.as_str(),
-    };
-    let mut input = json!({
-        "id": event.id, "kind": event.kind, "attempt": event.attempt, "trigger": event.trigger,
-        "cause": event.cause,
-    });
-    input[field] = event.payload.clone();
-    outcome.secrets.json(&mut input);
-    let status = outcome.status();
-    let nowhere = || {
-        "0".repeat(40)
-            .parse()
-            .unwrap_or_else(|_| unreachable!("an id"))
-    };
-    let nobody = || "gone".parse().unwrap_or_else(|_| unreachable!("a name"));
-    let wait = (started - event.due_at).num_microseconds().unwrap_or(0);
-    let script = event.script.parse();
-    RunRecord {
-        id: run,
-        app_id: event.app,
-        app: app.map_or_else(nobody, |app| app.snapshot.spec.name.clone()),
-        script: script.unwrap_or_else(|_| {
-            "scripts/gone.rhai"
-                .parse()
-                .unwrap_or_else(|_| unreachable!("a path"))
-        }),
-        kind,
-        trigger: event.trigger.as_deref().and_then(|name| name.parse().ok()),
-        route: None,
-        commit: app.map_or_else(nowhere, |app| app.commit.clone()),
-        attempt: u32::try_from(event.attempt).unwrap_or(1),
-        status,
-        started_at: started,
-        duration_ms: duration.as_secs_f64() * 1000.0,
-        queue_ms: wait.max(0) as f64 / 1000.0,
-        operations: outcome.operations,
-        peak_memory: outcome.peak_memory,
-        error: outcome.result.err().map(|error| *error),
-        logs: outcome.logs,
-        dropped_logs: outcome.dropped_logs,
-        cause: event.cause,
-        input,
     }
 }

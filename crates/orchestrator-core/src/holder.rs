@@ -10,7 +10,8 @@ use std::{
 use arc_swap::ArcSwap;
 use http::HeaderValue;
 use picloud_shared::{
-    AppName, AppSnapshot, CommitId, Limits, SourceId, plan::LiveVersion, snapshot::SourceSnapshot,
+    AppId, AppName, AppSnapshot, CommitId, Limits, SourceId, plan::LiveVersion,
+    snapshot::SourceSnapshot,
 };
 use picloud_store::SnapshotDelta;
 use tokio::sync::watch;
@@ -27,6 +28,7 @@ pub struct Served {
     pub version: Option<LiveVersion>,
     pub(crate) apps: HashMap<AppName, Arc<ServedApp>>,
     pub(crate) domains: HashMap<String, Arc<ServedApp>>,
+    ids: HashMap<AppId, AppName>,
     /// When it began to be served.
     pub(crate) since: Instant,
 }
@@ -37,6 +39,7 @@ impl Default for Served {
             version: None,
             apps: HashMap::new(),
             domains: HashMap::new(),
+            ids: HashMap::new(),
             since: Instant::now(),
         }
     }
@@ -56,6 +59,14 @@ impl Served {
     /// How many apps are served.
     pub fn app_count(&self) -> usize {
         self.apps.len()
+    }
+
+    pub(crate) fn by_id(&self, id: AppId) -> Option<&Arc<ServedApp>> {
+        self.apps.get(self.ids.get(&id)?)
+    }
+
+    pub(crate) fn apps(&self) -> impl Iterator<Item = &Arc<ServedApp>> {
+        self.apps.values()
     }
 
     /// Whether an app owns this host name.
@@ -178,6 +189,7 @@ impl SnapshotHolder {
             for domain in &app.snapshot.spec.domains {
                 served.domains.insert(domain.clone(), Arc::clone(&app));
             }
+            served.ids.insert(app.snapshot.id, name.clone());
             served.apps.insert(name, app);
         }
         self.served.store(Arc::new(served));

@@ -10,6 +10,7 @@ mod ingress;
 mod metrics;
 mod problem;
 mod recorder;
+mod request_record;
 mod routes;
 mod serve;
 mod static_files;

@@ -186,9 +186,9 @@ fn runs(out: &mut String, ingress: &Ingress) {
         "# HELP picloud_runs_total Runs, by how they ended.\n# TYPE picloud_runs_total counter"
     );
     for app in &apps {
-        for (kind, status, cell) in app.cells() {
+        for (kind, status, total) in app.totals() {
             let (kind, status) = (kind.as_str(), status.as_str());
-            let count = cell.count.load(Relaxed);
+            let count = total.count;
             let _ = writeln!(
                 out,
                 "picloud_runs_total{{app=\"{}\",kind=\"{kind}\",status=\"{status}\"}} {count}",
@@ -202,7 +202,7 @@ fn runs(out: &mut String, ingress: &Ingress) {
         "# HELP {name} How long runs took.\n# TYPE {name} histogram"
     );
     for app in &apps {
-        for (kind, status, cell) in app.cells() {
+        for (kind, status, total) in app.totals() {
             let labels = format!(
                 "app=\"{}\",kind=\"{}\",status=\"{}\"",
                 app.name,
@@ -210,9 +210,9 @@ fn runs(out: &mut String, ingress: &Ingress) {
                 status.as_str()
             );
             let mut sum = 0;
-            let last = cell.histogram.len() - 1;
-            for (bucket, count) in cell.histogram.iter().enumerate() {
-                sum += count.load(Relaxed);
+            let last = total.histogram.len() - 1;
+            for (bucket, count) in total.histogram.iter().enumerate() {
+                sum += count;
                 if bucket < last {
                     let _ = writeln!(
                         out,
@@ -222,8 +222,7 @@ fn runs(out: &mut String, ingress: &Ingress) {
                 }
             }
             let _ = writeln!(out, "{name}_bucket{{{labels},le=\"+Inf\"}} {sum}");
-            let seconds =
-                std::time::Duration::from_micros(cell.duration_us.load(Relaxed)).as_secs_f64();
+            let seconds = std::time::Duration::from_micros(total.duration_us).as_secs_f64();
             let _ = writeln!(
                 out,
                 "{name}_sum{{{labels}}} {seconds}\n{name}_count{{{labels}}} {sum}"

@@ -156,7 +156,11 @@ impl Recorder {
             Ok(()) => written.seen = seen,
             Err(error) => {
                 // Nothing is lost: they are added up until the database takes them.
-                tracing::debug!(%error, "counts of runs wait for the database");
+                if error.is_unavailable() {
+                    tracing::debug!(%error, "counts of runs wait for the database");
+                } else {
+                    tracing::error!(%error, "counts of runs were refused by the database; trying again");
+                }
                 if !self.dirty.swap(true, Relaxed) {
                     self.wake.notify_one();
                 }
@@ -166,8 +170,11 @@ impl Recorder {
 }
 
 impl Recorder {
-    /// Tells of a run whose record was kept by somebody else.
-    pub(crate) fn announce(&self, record: &RunRecord) {
+    /// Tells of a run that was recorded and counted in the transaction that ended its event.
+    pub(crate) fn settled(&self, holder: &SnapshotHolder, record: &RunRecord) {
+        let duration = Duration::from_secs_f64(record.duration_ms.max(0.0) / 1000.0);
+        let stats = holder.stats.of(record.app_id, &record.app);
+        stats.count_settled(record.kind, record.status, duration);
         self.tell_failure(record);
         self.publish(record);
     }

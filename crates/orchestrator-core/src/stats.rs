@@ -11,7 +11,7 @@ use std::{
 
 use parking_lot::Mutex;
 use picloud_shared::{AppId, AppName, RunStatus, run::RunKind};
-use picloud_store::runs::BUCKETS;
+use picloud_store::runs::{BUCKETS, bucket};
 
 use crate::ingress::RateLimiter;
 
@@ -23,7 +23,10 @@ const STATUSES: usize = RunStatus::ALL.len();
 pub(crate) struct AppStats {
     pub(crate) app: AppId,
     pub(crate) name: AppName,
+    /// What the database has to be told.
     cells: Vec<Cell>,
+    /// What the database counts itself: runs of events, in the transactions that end them.
+    settled: Vec<Cell>,
     /// Runs that are going on.
     pub(crate) in_flight: AtomicU32,
     /// Requests of addresses, by route.
@@ -51,6 +54,7 @@ impl AppStats {
             app,
             name,
             cells: (0..KINDS * STATUSES).map(|_| cell()).collect(),
+            settled: (0..KINDS * STATUSES).map(|_| cell()).collect(),
             in_flight: AtomicU32::new(0),
             rates: RateLimiter::default(),
             window: AtomicU64::new(0),
@@ -59,21 +63,27 @@ impl AppStats {
 
     /// Counts a run.
     pub(crate) fn count(&self, kind: RunKind, status: RunStatus, duration: Duration) {
-        let cell = &self.cells[kind as usize * STATUSES + status as usize];
-        let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
-        cell.count.fetch_add(1, Relaxed);
-        cell.duration_us.fetch_add(micros, Relaxed);
-        cell.histogram[bucket(micros)].fetch_add(1, Relaxed);
+        self.cells[place(kind, status)].add(duration);
     }
 
-    /// The counts that are not zero.
+    /// Counts a run that the database has counted.
+    pub(crate) fn count_settled(&self, kind: RunKind, status: RunStatus, duration: Duration) {
+        self.settled[place(kind, status)].add(duration);
+    }
+
+    /// The counts that the database has to be told, where they are not zero.
     pub(crate) fn cells(&self) -> impl Iterator<Item = (RunKind, RunStatus, &Cell)> {
-        let kinds = RunKind::ALL.into_iter();
-        kinds
-            .flat_map(|kind| RunStatus::ALL.into_iter().map(move |status| (kind, status)))
-            .zip(&self.cells)
-            .map(|((kind, status), cell)| (kind, status, cell))
-            .filter(|(_, _, cell)| cell.count.load(Relaxed) > 0)
+        let all = keys().map(|(kind, status)| (kind, status, &self.cells[place(kind, status)]));
+        all.filter(|(_, _, cell)| cell.count.load(Relaxed) > 0)
+    }
+
+    /// The counts of all runs, where they are not zero.
+    pub(crate) fn totals(&self) -> impl Iterator<Item = (RunKind, RunStatus, Total)> {
+        let all = keys().map(|(kind, status)| {
+            let at = place(kind, status);
+            (kind, status, self.cells[at].and(&self.settled[at]))
+        });
+        all.filter(|(_, _, total)| total.count > 0)
     }
 
     /// Whether one more record fits into this second's share.
@@ -89,10 +99,38 @@ impl AppStats {
     }
 }
 
-/// Bucket `i` holds durations below 16 µs × 2^i.
-fn bucket(micros: u64) -> usize {
-    let bits = u64::BITS - (micros >> 4).leading_zeros();
-    (bits as usize).min(BUCKETS - 1)
+fn keys() -> impl Iterator<Item = (RunKind, RunStatus)> {
+    let kinds = RunKind::ALL.into_iter();
+    kinds.flat_map(|kind| RunStatus::ALL.into_iter().map(move |status| (kind, status)))
+}
+
+fn place(kind: RunKind, status: RunStatus) -> usize {
+    kind as usize * STATUSES + status as usize
+}
+
+/// What a cell held at an instant.
+pub(crate) struct Total {
+    pub(crate) count: u64,
+    pub(crate) duration_us: u64,
+    pub(crate) histogram: [u64; BUCKETS],
+}
+
+impl Cell {
+    fn add(&self, duration: Duration) {
+        let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+        self.count.fetch_add(1, Relaxed);
+        self.duration_us.fetch_add(micros, Relaxed);
+        self.histogram[bucket(micros)].fetch_add(1, Relaxed);
+    }
+
+    fn and(&self, other: &Self) -> Total {
+        let sum = |a: &AtomicU64, b: &AtomicU64| a.load(Relaxed) + b.load(Relaxed);
+        Total {
+            count: sum(&self.count, &other.count),
+            duration_us: sum(&self.duration_us, &other.duration_us),
+            histogram: std::array::from_fn(|at| sum(&self.histogram[at], &other.histogram[at])),
+        }
+    }
 }
 
 /// The upper end of a bucket, in seconds.

@@ -164,6 +164,7 @@ impl Server {
             holder: Arc::clone(&holder),
             executor,
             recorder: Arc::clone(&recorder),
+            former: None,
             clock: Arc::clone(&clock),
             node: node_id(data, clock.as_ref())?,
         });

@@ -34,7 +34,7 @@ impl DocsService for DocsServiceImpl {
     fn create(&self, cx: &SdkCallCx, collection: &str, body: &Value) -> SdkResult<String> {
         let at = at(cx, collection)?;
         let body = own_fields(body)?;
-        let event = events::of_docs(cx, self.clock.as_ref(), collection, "create");
+        let event = events::of_docs(cx, &self.clock, collection, "create");
         let id = self.clock.new_id();
         let now = self.clock.now();
         let create = self.store.docs_create(at, id, &body, now, event.as_ref());
@@ -75,7 +75,7 @@ impl DocsService for DocsServiceImpl {
         let Ok(id) = id.parse() else {
             return Ok(false);
         };
-        let event = events::of_docs(cx, self.clock.as_ref(), collection, "delete");
+        let event = events::of_docs(cx, &self.clock, collection, "delete");
         wait(cx.deadline, self.store.docs_delete(at, id, event.as_ref()))
     }
 
@@ -138,7 +138,7 @@ impl DocsServiceImpl {
             )
         };
         let parsed: Uuid = id.parse().map_err(|_| missing())?;
-        let event = events::of_docs(cx, self.clock.as_ref(), collection, "update");
+        let event = events::of_docs(cx, &self.clock, collection, "update");
         let now = self.clock.now();
         let update = self
             .store

@@ -16,11 +16,11 @@ use serde_json::Value;
 
 use crate::waiting::wait;
 
-fn event(cx: &SdkCallCx, clock: &dyn Clock) -> DataEvent {
+fn event(cx: &SdkCallCx, clock: &Arc<dyn Clock>) -> DataEvent {
     DataEvent {
         cause: cx.run,
         chain: cx.links(),
-        ids: (0..DataEvent::IDS).map(|_| clock.new_id()).collect(),
+        clock: Arc::clone(clock),
         now: clock.now(),
     }
 }
@@ -28,7 +28,7 @@ fn event(cx: &SdkCallCx, clock: &dyn Clock) -> DataEvent {
 /// `None`: no trigger of the app is about this, and the write needs no transaction of its own.
 pub(crate) fn of_kv(
     cx: &SdkCallCx,
-    clock: &dyn Clock,
+    clock: &Arc<dyn Clock>,
     collection: &str,
     op: &str,
 ) -> Option<DataEvent> {
@@ -38,7 +38,7 @@ pub(crate) fn of_kv(
 /// As [`of_kv`], for documents.
 pub(crate) fn of_docs(
     cx: &SdkCallCx,
-    clock: &dyn Clock,
+    clock: &Arc<dyn Clock>,
     collection: &str,
     op: &str,
 ) -> Option<DataEvent> {
@@ -76,21 +76,18 @@ impl InvokeService for InvokeServiceImpl {
         let delay = i64::try_from(options.delay_ms).unwrap_or(i64::MAX);
         let chain = cx.links();
         let event = NewEvent {
-            id: EventId(self.clock.new_id()),
-            app: cx.app_id(),
-            kind: "enqueue",
-            trigger: None,
-            script: script.as_str(),
-            payload,
             dedup_key: options.key.as_deref(),
             cause: Some(cx.run),
             chain: &chain,
-            attempts: 5,
-            backoff_ms: 10_000,
-            max_backoff_ms: 600_000,
-            max_concurrency: None,
             due_at: now + chrono::TimeDelta::milliseconds(delay),
-            now,
+            ..NewEvent::new(
+                EventId(self.clock.new_id()),
+                cx.app_id(),
+                "enqueue",
+                script.as_str(),
+                payload,
+                now,
+            )
         };
         wait(cx.deadline, self.store.enqueue(&event))
     }

@@ -72,7 +72,7 @@ impl KvService for KvServiceImpl {
         let text = value_text(value)?;
         let now = self.clock.now();
         let expires = expiry(options.ttl_ms, now)?;
-        let event = events::of_kv(cx, self.clock.as_ref(), collection, "set");
+        let event = events::of_kv(cx, &self.clock, collection, "set");
         let written = match options.if_version {
             None => Some(wait(
                 cx.deadline,
@@ -94,7 +94,7 @@ impl KvService for KvServiceImpl {
 
     fn delete(&self, cx: &SdkCallCx, collection: &str, key: &str) -> SdkResult<bool> {
         let at = address(cx, collection, key)?;
-        let event = events::of_kv(cx, self.clock.as_ref(), collection, "delete");
+        let event = events::of_kv(cx, &self.clock, collection, "delete");
         wait(
             cx.deadline,
             self.store.kv_delete(at, self.clock.now(), event.as_ref()),
@@ -103,7 +103,7 @@ impl KvService for KvServiceImpl {
 
     fn incr(&self, cx: &SdkCallCx, collection: &str, key: &str, by: i64) -> SdkResult<i64> {
         let at = address(cx, collection, key)?;
-        let event = events::of_kv(cx, self.clock.as_ref(), collection, "set");
+        let event = events::of_kv(cx, &self.clock, collection, "set");
         wait(
             cx.deadline,
             self.store.kv_incr(at, by, self.clock.now(), event.as_ref()),

@@ -4,6 +4,7 @@ use std::{future::Future, pin::Pin, sync::Arc};
 
 use crate::{
     invocation::{Invocation, Outcome},
+    names::CommitId,
     run::{RunRecord, RunStatus},
     snapshot::AppSnapshot,
 };
@@ -29,4 +30,15 @@ pub trait RunSink: Send + Sync {
 
     /// Keeps a record.
     fn record(&self, record: RunRecord);
+}
+
+/// A future that [`FormerApps`] gives.
+pub type FormerFuture<'a> =
+    Pin<Box<dyn Future<Output = Result<Arc<AppSnapshot>, String>> + Send + 'a>>;
+
+/// Apps as former commits of their source have them: what a replay runs on that is pinned to its
+/// original commit. Only who reads git can tell.
+pub trait FormerApps: Send + Sync {
+    /// The app as of that commit; an error says, for people, why there is none.
+    fn app<'a>(&'a self, live: &'a AppSnapshot, commit: &'a CommitId) -> FormerFuture<'a>;
 }

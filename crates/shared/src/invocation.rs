@@ -74,7 +74,7 @@ impl Invocation {
 #[derive(Debug)]
 pub enum Input {
     /// `ctx.request`: the value becomes an HTTP answer.
-    Request(Box<RequestData>),
+    Request(Arc<RequestData>),
     /// `ctx.event`: the value becomes JSON.
     Event(Box<Event>),
 }

@@ -133,7 +133,7 @@ pub enum LogLevel {
 /// Why a run did not end well.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunError {
-    /// Stable word: `script`, `answer`, `timeout`, `memory`, `operations`, `depth`, `output`,
+    /// Stable word: `script`, `compile`, `answer`, `timeout`, `memory`, `operations`, `depth`, `output`,
     /// `crashed`, `overloaded`, `unavailable`, `cancelled`.
     pub kind: RunErrorKind,
     /// For the owner of the script, never for its client.
@@ -155,6 +155,8 @@ pub struct RunError {
 pub enum RunErrorKind {
     /// The script threw, or an operation of it failed.
     Script,
+    /// There is nothing that could run: the script does not compile, it or a module is missing.
+    Compile,
     /// Its value can't be sent: NaN, a function, an impossible status, CR or LF in a header.
     Answer,
     /// `limits.timeout`.
@@ -181,7 +183,9 @@ impl RunErrorKind {
     /// The status of a run that ended so.
     pub fn status(self) -> RunStatus {
         match self {
-            Self::Script | Self::Answer | Self::Unavailable | Self::Cancelled => RunStatus::Failed,
+            Self::Script | Self::Compile | Self::Answer | Self::Unavailable | Self::Cancelled => {
+                RunStatus::Failed
+            }
             Self::Timeout => RunStatus::Timeout,
             Self::Memory | Self::Operations | Self::Depth | Self::Output => RunStatus::Limit,
             Self::Crashed => RunStatus::Crashed,
@@ -193,6 +197,7 @@ impl RunErrorKind {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Script => "script",
+            Self::Compile => "compile",
             Self::Answer => "answer",
             Self::Timeout => "timeout",
             Self::Memory => "memory",

@@ -5,7 +5,7 @@ use picloud_shared::{AppId, RunRecord, TriggerId};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::{Store, StoreError, listen::OUTBOX, runs};
+use crate::{Store, StoreError, outbox::counts, runs};
 
 /// Key of the lock under which one scheduler at a time fires.
 const LOCK: i64 = 7_091_996;
@@ -125,20 +125,16 @@ impl Store {
         if fired > 0 {
             sqlx::query!(
                 "INSERT INTO outbox (id, app_id, source_kind, trigger_id, trigger, script, payload, attempts, backoff_ms,
-                     max_backoff_ms, max_concurrency, due_at, created_at)
+                     max_backoff_ms, max_concurrency, ordered, held, due_at, created_at)
                  SELECT id, app_id, 'cron', trigger_id, trigger, script, payload, attempts, backoff_ms, max_backoff_ms,
-                     max_concurrency, due_at, due_at
+                     max_concurrency, ordered, ordered OR max_concurrency IS NOT NULL, due_at, due_at
                  FROM jsonb_to_recordset($1) AS new (id uuid, app_id uuid, trigger_id uuid, trigger text, script text,
                      payload json, attempts integer, backoff_ms bigint, max_backoff_ms bigint, max_concurrency integer,
-                     due_at timestamptz)",
+                     ordered boolean, due_at timestamptz)",
                 events,
             )
             .execute(&mut *transaction)
             .await?;
-            sqlx::query("SELECT pg_notify($1, '')")
-                .bind(OUTBOX)
-                .execute(&mut *transaction)
-                .await?;
         }
         let times: Value = firings
             .iter()
@@ -161,6 +157,7 @@ impl Store {
             .collect();
         if !skipped.is_empty() {
             runs::insert(&mut transaction, &skipped).await?;
+            runs::add_counts(&mut transaction, &counts(&skipped)).await?;
         }
         let next = sqlx::query_scalar!(
             "SELECT min(c.next_fire_at) FROM cron_trigger_details c JOIN triggers t ON t.id = c.trigger_id
@@ -169,6 +166,9 @@ impl Store {
         .fetch_one(&mut *transaction)
         .await?;
         transaction.commit().await?;
+        if fired > 0 {
+            self.outbox_written();
+        }
         Ok((fired, next))
     }
 
@@ -195,15 +195,10 @@ impl Store {
 fn event(firing: &Firing, now: DateTime<Utc>) -> Option<Value> {
     let trigger = &firing.trigger;
     let (id, payload) = firing.event.as_ref()?;
-    let max_concurrency = if trigger.overlap == "queue" {
-        Some(1)
-    } else {
-        trigger.max_concurrency
-    };
     Some(json!({
         "id": id, "app_id": trigger.app, "trigger_id": trigger.id, "trigger": trigger.name,
         "script": trigger.script, "payload": payload, "attempts": trigger.attempts,
         "backoff_ms": trigger.backoff_ms, "max_backoff_ms": trigger.max_backoff_ms,
-        "max_concurrency": max_concurrency, "due_at": now,
+        "max_concurrency": trigger.max_concurrency, "ordered": trigger.overlap == "queue", "due_at": now,
     }))
 }

@@ -5,7 +5,7 @@ use picloud_shared::{AppName, EventId};
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::{Page, Store, StoreError, listen::OUTBOX, page::PageQuery};
+use crate::{Page, Store, StoreError, page::PageQuery};
 
 /// A dead letter.
 #[derive(Debug, Clone, PartialEq)]
@@ -34,11 +34,26 @@ pub struct DeadLetter {
     pub created_at: DateTime<Utc>,
 }
 
+/// Which dead letters are wanted.
+#[derive(Debug, Clone, Default)]
+pub struct DeadLetterFilter {
+    /// Of this app.
+    pub app: Option<AppName>,
+    /// Of this trigger.
+    pub trigger: Option<String>,
+    /// Of this kind of event.
+    pub source_kind: Option<String>,
+    /// That were given up at this time or later.
+    pub since: Option<DateTime<Utc>>,
+    /// That were given up before this time.
+    pub until: Option<DateTime<Utc>>,
+}
+
 impl Store {
     /// Dead letters, newest first.
     pub async fn dead_letters(
         &self,
-        app: Option<&AppName>,
+        filter: &DeadLetterFilter,
         query: &PageQuery,
     ) -> Result<Page<DeadLetter>, StoreError> {
         let rows = sqlx::query_as!(
@@ -48,10 +63,16 @@ impl Store {
                  d.chain AS "chain: Value", d.created_at
                FROM dead_letters d JOIN apps a ON a.id = d.app_id
                WHERE ($1::text IS NULL OR a.name = $1) AND ($2::uuid IS NULL OR d.id < $2)
+                 AND ($4::text IS NULL OR d.trigger = $4) AND ($5::text IS NULL OR d.source_kind = $5)
+                 AND ($6::timestamptz IS NULL OR d.created_at >= $6) AND ($7::timestamptz IS NULL OR d.created_at < $7)
                ORDER BY d.id DESC LIMIT $3"#,
-            app.map(AppName::as_str),
+            filter.app.as_ref().map(AppName::as_str),
             query.after()?,
             query.rows(),
+            filter.trigger,
+            filter.source_kind,
+            filter.since,
+            filter.until,
         )
         .fetch_all(self.pool())
         .await?;
@@ -73,29 +94,52 @@ impl Store {
         Ok(row)
     }
 
-    /// Puts a dead letter back into the outbox, with all its attempts before it. `false`: it is
-    /// not there any more.
-    pub async fn redrive(&self, id: EventId, now: DateTime<Utc>) -> Result<bool, StoreError> {
-        let mut transaction = self.pool().begin().await?;
-        let moved = sqlx::query!(
-            "WITH gone AS (DELETE FROM dead_letters WHERE id = $1 RETURNING *)
-             INSERT INTO outbox (id, app_id, source_kind, trigger_id, trigger, script, payload, chain, attempts,
-                 backoff_ms, max_backoff_ms, max_concurrency, due_at, created_at)
-             SELECT g.id, g.app_id, g.source_kind, t.id, g.trigger, g.script, g.event, '[]', coalesce(t.attempts, 5),
-                 coalesce(t.backoff_ms, 10000), coalesce(t.max_backoff_ms, 600000), t.max_concurrency, $2, $2
-             FROM gone g LEFT JOIN triggers t ON t.app_id = g.app_id AND t.name = g.trigger
-             ON CONFLICT (id) DO NOTHING",
-            id.0,
+    /// Puts dead letters back into the outbox, as events of the trigger of that name where there is
+    /// one. Each begins anew: with all its attempts before it. Gives those that were still there.
+    pub async fn redrive(&self, ids: &[Uuid], now: DateTime<Utc>) -> Result<Vec<Uuid>, StoreError> {
+        let moved = sqlx::query_scalar!(
+            "WITH gone AS (DELETE FROM dead_letters WHERE id = ANY($1) RETURNING *)
+             INSERT INTO outbox (id, app_id, source_kind, trigger_id, trigger, script, payload, cause, chain, attempts,
+                 backoff_ms, max_backoff_ms, max_concurrency, ordered, held, due_at, created_at)
+             SELECT g.id, g.app_id, g.source_kind, t.id, g.trigger, g.script, g.event, g.cause, '[]',
+                 coalesce(t.attempts, 5), coalesce(t.backoff_ms, 10000), coalesce(t.max_backoff_ms, 600000),
+                 t.max_concurrency, c.overlap IS NOT DISTINCT FROM 'queue',
+                 t.max_concurrency IS NOT NULL OR c.overlap IS NOT DISTINCT FROM 'queue', $2, $2
+             FROM gone g LEFT JOIN triggers t ON t.app_id = g.app_id AND t.name = g.trigger AND t.kind = g.source_kind
+               LEFT JOIN cron_trigger_details c ON c.trigger_id = t.id
+             ORDER BY g.id
+             ON CONFLICT (id) DO NOTHING RETURNING id",
+            ids,
             now,
         )
-        .execute(&mut *transaction)
+        .fetch_all(self.pool())
         .await?;
-        sqlx::query("SELECT pg_notify($1, '')")
-            .bind(OUTBOX)
-            .execute(&mut *transaction)
-            .await?;
-        transaction.commit().await?;
-        Ok(moved.rows_affected() > 0)
+        self.outbox_written();
+        Ok(moved)
+    }
+
+    /// The ids of at most `limit` dead letters, oldest first.
+    pub async fn dead_letter_ids(
+        &self,
+        filter: &DeadLetterFilter,
+        limit: i64,
+    ) -> Result<Vec<Uuid>, StoreError> {
+        let ids = sqlx::query_scalar!(
+            "SELECT d.id FROM dead_letters d JOIN apps a ON a.id = d.app_id
+             WHERE ($1::text IS NULL OR a.name = $1) AND ($2::text IS NULL OR d.trigger = $2)
+               AND ($3::text IS NULL OR d.source_kind = $3)
+               AND ($4::timestamptz IS NULL OR d.created_at >= $4) AND ($5::timestamptz IS NULL OR d.created_at < $5)
+             ORDER BY d.id LIMIT $6",
+            filter.app.as_ref().map(AppName::as_str),
+            filter.trigger,
+            filter.source_kind,
+            filter.since,
+            filter.until,
+            limit,
+        )
+        .fetch_all(self.pool())
+        .await?;
+        Ok(ids)
     }
 
     /// Discards a dead letter. `false`: it is not there any more.

@@ -77,6 +77,7 @@ impl Store {
             .emit(&mut transaction, at.app, "docs", at.name, "create", &detail)
             .await?;
         transaction.commit().await?;
+        self.outbox_written();
         Ok(())
     }
 
@@ -146,6 +147,9 @@ impl Store {
                 .await?;
         }
         transaction.commit().await?;
+        if event.is_some() {
+            self.outbox_written();
+        }
         Ok(Some(version))
     }
 
@@ -176,6 +180,9 @@ impl Store {
                 .await?;
         }
         transaction.commit().await?;
+        if event.is_some() {
+            self.outbox_written();
+        }
         Ok(true)
     }
 

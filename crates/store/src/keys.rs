@@ -122,6 +122,27 @@ impl Store {
         Ok(record)
     }
 
+    /// What a key may do, unless it is revoked or has ended.
+    pub async fn key_grant(
+        &self,
+        id: KeyId,
+        now: DateTime<Utc>,
+    ) -> Result<Option<KeyGrant>, StoreError> {
+        let row = sqlx::query_as!(
+            Row,
+            r#"SELECT k.id, k.name, k.prefix, k.scopes, k.app_id AS "app_id?", a.name AS "app?", k.created_at,
+                 k.expires_at, k.last_used_at, k.revoked_at
+               FROM api_keys k LEFT JOIN apps a ON a.id = k.app_id
+               WHERE k.id = $1 AND k.revoked_at IS NULL AND (k.expires_at IS NULL OR k.expires_at > $2)"#,
+            id.0,
+            now,
+        )
+        .fetch_optional(self.pool())
+        .await?;
+        let record: Option<KeyRecord> = row.map(TryInto::try_into).transpose()?;
+        Ok(record.map(|record| record.grant))
+    }
+
     /// Writes a key; where one with this hash is there already, that one is left as it is.
     pub async fn insert_key(&self, key: &NewKey<'_>, now: DateTime<Utc>) -> Result<(), StoreError> {
         let scopes: Vec<String> = key

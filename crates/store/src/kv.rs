@@ -132,6 +132,7 @@ impl Store {
         let mut write = Write::begin(self, at, now).await?;
         let version = set(&mut *write.transaction, at, value, expires_at, now).await?;
         write.end(at, event, "set").await?;
+        self.outbox_written();
         Ok(version)
     }
 
@@ -151,6 +152,7 @@ impl Store {
         let version = create(&mut *write.transaction, at, value, expires_at, now).await?;
         if version.is_some() {
             write.end(at, event, "set").await?;
+            self.outbox_written();
         }
         Ok(version)
     }
@@ -172,6 +174,7 @@ impl Store {
         let written = replace(&mut *write.transaction, at, value, version, expires_at, now).await?;
         if written.is_some() {
             write.end(at, event, "set").await?;
+            self.outbox_written();
         }
         Ok(written)
     }
@@ -190,6 +193,7 @@ impl Store {
         let was_there = delete(&mut *write.transaction, at, now).await?;
         if was_there {
             write.end(at, event, "delete").await?;
+            self.outbox_written();
         }
         Ok(was_there)
     }
@@ -209,6 +213,7 @@ impl Store {
         let mut write = Write::begin(self, at, now).await?;
         let sum = incr(&mut *write.transaction, at, by, now).await?;
         write.end(at, event, "set").await?;
+        self.outbox_written();
         Ok(sum)
     }
 

@@ -21,7 +21,7 @@ pub mod sources;
 pub mod triggers;
 pub mod webhooks;
 
-use std::{str::FromStr, time::Duration};
+use std::{str::FromStr, sync::Arc, time::Duration};
 
 use sqlx::{
     PgPool,
@@ -61,6 +61,7 @@ pub struct PoolStatus {
 #[derive(Debug, Clone)]
 pub struct Store {
     pool: PgPool,
+    teller: Arc<listen::Teller>,
 }
 
 impl Store {
@@ -69,13 +70,19 @@ impl Store {
         let pool = pool_options(options)
             .connect_with(connect_options(url)?)
             .await?;
-        Ok(Self { pool })
+        Ok(Self {
+            pool,
+            teller: Arc::default(),
+        })
     }
 
     /// A store that connects when it is first asked: a node starts with the database away.
     pub fn connect_lazy(url: &str, options: StoreOptions) -> Result<Self, StoreError> {
         let pool = pool_options(options).connect_lazy_with(connect_options(url)?);
-        Ok(Self { pool })
+        Ok(Self {
+            pool,
+            teller: Arc::default(),
+        })
     }
 
     /// Applies what is pending. Safe beside others that do the same: the database is locked for it.

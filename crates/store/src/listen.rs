@@ -1,6 +1,9 @@
 //! What PostgreSQL tells without being asked.
 
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+
 use sqlx::postgres::PgListener;
+use tokio::sync::Notify;
 
 use crate::{Store, StoreError};
 
@@ -18,6 +21,41 @@ pub enum Notification {
     Edited,
     /// The connection was lost and is there again; something may have been missed.
     Reconnected,
+}
+
+/// Tells dispatchers that events were written: the one of this process at once, the others by
+/// one `NOTIFY` for as many as come while the last one is sent. Not in the transactions that write
+/// them: PostgreSQL lets transactions that notify commit one after another only.
+#[derive(Debug, Default)]
+pub(crate) struct Teller {
+    here: Notify,
+    sending: AtomicBool,
+}
+
+impl Store {
+    /// Events were written, and are committed.
+    pub(crate) fn outbox_written(&self) {
+        self.teller.here.notify_one();
+        if self.teller.sending.swap(true, SeqCst) {
+            return;
+        }
+        let store = self.clone();
+        tokio::spawn(async move {
+            store.teller.sending.store(false, SeqCst);
+            let told = sqlx::query("SELECT pg_notify($1, '')")
+                .bind(OUTBOX)
+                .execute(store.pool())
+                .await;
+            if let Err(error) = told {
+                tracing::debug!(%error, "other nodes were not told of events; they look by themselves");
+            }
+        });
+    }
+
+    /// Waits until this process wrote events.
+    pub async fn outbox_told_here(&self) {
+        self.teller.here.notified().await;
+    }
 }
 
 /// A connection that listens.
@@ -43,6 +81,13 @@ impl Store {
 }
 
 impl Notifications {
+    /// As [`Self::next`], and takes all others that are there already: one look serves for all.
+    pub async fn next_of_many(&mut self) -> Result<(), StoreError> {
+        self.next().await?;
+        while self.listener.next_buffered().is_some() {}
+        Ok(())
+    }
+
     /// The next one; waits for it. After an error the caller listens anew.
     pub async fn next(&mut self) -> Result<Notification, StoreError> {
         match self.listener.try_recv().await? {

@@ -3,7 +3,7 @@
 use chrono::{DateTime, Days, NaiveDate, Utc};
 use picloud_shared::{AppId, AppName, RunId, RunRecord, RunStatus, app::to_value, run::RunKind};
 use serde_json::{Value, json};
-use sqlx::{AssertSqlSafe, PgConnection, types::Json};
+use sqlx::{AssertSqlSafe, PgConnection};
 use uuid::Uuid;
 
 use crate::{Page, Store, StoreError, page::PageQuery};
@@ -98,25 +98,8 @@ impl Store {
 
     /// Adds to the counts.
     pub async fn add_run_counts(&self, counts: &[RunCount]) -> Result<(), StoreError> {
-        let rows: Value = counts
-            .iter()
-            .map(|count| {
-                json!({"app_id": count.app, "minute": count.minute, "kind": count.kind.as_str(),
-                       "status": count.status.as_str(), "count": count.count, "duration_us": count.duration_us,
-                       "histogram": count.histogram.as_slice()})
-            })
-            .collect();
-        sqlx::query!(
-            "INSERT INTO run_counts AS old
-             SELECT * FROM json_populate_recordset(NULL::run_counts, $1)
-             ON CONFLICT (app_id, minute, kind, status) DO UPDATE SET
-                 count = old.count + EXCLUDED.count, duration_us = old.duration_us + EXCLUDED.duration_us,
-                 histogram = ARRAY(SELECT a + b FROM unnest(old.histogram, EXCLUDED.histogram) AS both_of (a, b))",
-            Json(&rows) as _,
-        )
-        .execute(self.pool())
-        .await?;
-        Ok(())
+        let mut connection = self.pool().acquire().await?;
+        add_counts(&mut connection, counts).await
     }
 
     /// How many runs of an app ended how, since a time.
@@ -229,11 +212,50 @@ impl Store {
     }
 }
 
+/// The bucket of a duration.
+pub fn bucket(micros: u64) -> usize {
+    let bits = u64::BITS - (micros >> 4).leading_zeros();
+    (bits as usize).min(BUCKETS - 1)
+}
+
+/// Adds to the counts, in the order of their keys: two that add to the same don't wait for each
+/// other.
+pub(crate) async fn add_counts(
+    connection: &mut PgConnection,
+    counts: &[RunCount],
+) -> Result<(), StoreError> {
+    if counts.is_empty() {
+        return Ok(());
+    }
+    let rows: Value = counts
+        .iter()
+        .map(|count| {
+            json!({"app_id": count.app, "minute": count.minute, "kind": count.kind.as_str(),
+                   "status": count.status.as_str(), "count": count.count, "duration_us": count.duration_us,
+                   "histogram": count.histogram.as_slice()})
+        })
+        .collect();
+    sqlx::query!(
+        "INSERT INTO run_counts AS old
+         SELECT * FROM jsonb_populate_recordset(NULL::run_counts, $1) ORDER BY app_id, minute, kind, status
+         ON CONFLICT (app_id, minute, kind, status) DO UPDATE SET
+             count = old.count + EXCLUDED.count, duration_us = old.duration_us + EXCLUDED.duration_us,
+             histogram = ARRAY(SELECT a + b FROM unnest(old.histogram, EXCLUDED.histogram) AS both_of (a, b))",
+        rows,
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
 /// Writes records; those that are there already stay as they are.
 pub(crate) async fn insert(
     connection: &mut PgConnection,
     records: &[&RunRecord],
 ) -> Result<(), StoreError> {
+    if records.is_empty() {
+        return Ok(());
+    }
     let rows: Vec<Value> = records
         .iter()
         .map(|record| {

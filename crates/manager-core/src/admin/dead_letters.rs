@@ -7,7 +7,7 @@ use axum::{
 };
 use chrono::SecondsFormat;
 use picloud_shared::{AppName, EventId};
-use picloud_store::dead_letters::DeadLetter;
+use picloud_store::dead_letters::{DeadLetter, DeadLetterFilter};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -41,10 +41,11 @@ pub(super) async fn list(
         return Err(Problem::forbidden("run:read for that app"));
     }
     let app = caller.only().cloned().or(app);
-    let found = state
-        .store
-        .dead_letters(app.as_ref(), &query.page()?)
-        .await?;
+    let filter = DeadLetterFilter {
+        app,
+        ..DeadLetterFilter::default()
+    };
+    let found = state.store.dead_letters(&filter, &query.page()?).await?;
     Ok(page(&found, show))
 }
 
@@ -73,8 +74,9 @@ pub(super) async fn redrive(
     let letter = find(&state, &id, caller.only()).await?;
     if !state
         .store
-        .redrive(letter.id.into(), state.clock.now())
+        .redrive(&[letter.id], state.clock.now())
         .await?
+        .contains(&letter.id)
     {
         return Err(Problem::not_found("dead letter"));
     }

@@ -267,25 +267,19 @@ pub(super) async fn fire(
         }
         (TriggerKind::DeadLetter { .. }, _) => json!({}),
     };
-    let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
-    let event = NewEvent {
-        id: EventId(state.clock.new_id()),
-        app: app.id,
-        kind: spec.kind.name(),
-        trigger: Some((id, name.as_str())),
-        script: spec.script.as_str(),
-        payload: &payload,
-        dedup_key: None,
-        cause: None,
-        chain: &[],
-        attempts: i32::try_from(spec.retry.attempts).unwrap_or(i32::MAX),
-        backoff_ms: number(spec.retry.backoff_ms),
-        max_backoff_ms: number(spec.retry.max_backoff_ms),
-        max_concurrency: spec
-            .max_concurrency
-            .and_then(|most| i32::try_from(most).ok()),
-        due_at: now,
+    let event = NewEvent::new(
+        EventId(state.clock.new_id()),
+        app.id,
+        spec.kind.name(),
+        spec.script.as_str(),
+        &payload,
         now,
+    );
+    // Events of a trigger that is switched off wait; this one was asked for.
+    let event = if spec.enabled {
+        event.of_trigger(id, name.as_str(), &spec)
+    } else {
+        event.with_retry(&spec.retry)
     };
     let event = state.store.enqueue(&event).await?;
     let target = format!("{}/{name}", app.spec.name);

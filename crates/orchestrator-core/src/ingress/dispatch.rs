@@ -13,7 +13,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, he
 use hyper::body::Incoming;
 use picloud_shared::{
     EventId, Invocation, Outcome, Principal, RunId, RunRecord, RunSink, RunStatus,
-    app::{RetryPolicy, RouteAuth, RouteMode},
+    app::{RouteAuth, RouteMode},
     invocation::{Answer, Cancel, Input, RequestData},
     run::{RunError, RunErrorKind, RunKind},
 };
@@ -26,6 +26,7 @@ use crate::{
     async_request,
     holder::ServedApp,
     problem::{self, Whole},
+    request_record,
     routes::Route,
 };
 
@@ -48,12 +49,6 @@ impl Drop for Slot<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Relaxed);
     }
-}
-
-/// What a record keeps of a request.
-struct Asked {
-    method: http::Method,
-    path: String,
 }
 
 impl Ingress {
@@ -151,7 +146,7 @@ impl Ingress {
         match (refused, route.spec.mode) {
             (Some(refused), _) => refused,
             (None, RouteMode::Sync) => self.run(app, route, data, principal).await,
-            (None, RouteMode::Async) => self.enqueue(app, route, &data).await,
+            (None, RouteMode::Async) => self.enqueue(app, route, &data, &principal).await,
         }
     }
 
@@ -161,6 +156,7 @@ impl Ingress {
         app: &Arc<ServedApp>,
         route: &Route,
         data: &RequestData,
+        principal: &Principal,
     ) -> Response<Whole> {
         let now = self.options.clock.now();
         let payload = async_request::write(data);
@@ -179,23 +175,19 @@ impl Ingress {
             .chain_update(&data.body)
             .finalize()
             .into();
-        let retry = RetryPolicy::default();
         let event = NewEvent {
-            id: EventId(self.options.clock.new_id()),
-            app: app.snapshot.id,
-            kind: "http",
-            trigger: None,
-            script: route.spec.script.as_str(),
-            payload: &payload,
-            dedup_key: None,
-            cause: None,
-            chain: &[],
-            attempts: i32::try_from(retry.attempts).unwrap_or(1),
-            backoff_ms: i64::try_from(retry.backoff_ms).unwrap_or(0),
-            max_backoff_ms: i64::try_from(retry.max_backoff_ms).unwrap_or(0),
-            max_concurrency: None,
-            due_at: now,
-            now,
+            key: match principal {
+                Principal::App => None,
+                Principal::Key(grant) => Some(grant.id),
+            },
+            ..NewEvent::new(
+                EventId(self.options.clock.new_id()),
+                app.snapshot.id,
+                "http",
+                route.spec.script.as_str(),
+                &payload,
+                now,
+            )
         };
         let once = key.map(|key| Idempotency {
             route: &label,
@@ -237,10 +229,7 @@ impl Ingress {
         principal: Principal,
     ) -> Response<Whole> {
         let run = RunId(self.options.clock.new_id());
-        let asked = Asked {
-            method: data.method.clone(),
-            path: data.path().to_owned(),
-        };
+        let asked = Arc::new(data);
         let began = Instant::now();
         let in_node = Slot::take(&self.running, self.options.max_runs);
         let in_app = Slot::take(&app.stats.in_flight, app.limits.concurrency);
@@ -252,7 +241,7 @@ impl Ingress {
                 script: Arc::clone(&route.script),
                 limits: route.limits.clone(),
                 deadline: began + route.limits.timeout(),
-                input: Input::Request(Box::new(data)),
+                input: Input::Request(Arc::clone(&asked)),
                 principal,
                 cause: None,
                 chain: Vec::new(),
@@ -271,7 +260,7 @@ impl Ingress {
         app: &ServedApp,
         route: &Route,
         run: RunId,
-        asked: &Asked,
+        asked: &RequestData,
         duration: Duration,
         mut outcome: Outcome,
     ) -> Response<Whole> {
@@ -315,14 +304,14 @@ impl Ingress {
         app: &ServedApp,
         route: &Route,
         run: RunId,
-        asked: &Asked,
+        asked: &RequestData,
         duration: Duration,
         outcome: Outcome,
         answered: StatusCode,
     ) -> RunRecord {
         let status = outcome.status();
         let elapsed = chrono::TimeDelta::from_std(duration).unwrap_or_default();
-        let mut input = json!({ "method": asked.method.as_str(), "path": asked.path, "status": answered.as_u16() });
+        let mut input = request_record::write(asked, Some(answered));
         outcome.secrets.json(&mut input);
         RunRecord {
             id: run,
@@ -400,6 +389,7 @@ fn failure(kind: RunErrorKind, run: &str) -> Response<Whole> {
             unavailable("unavailable", "something that the script needs is away")
         }
         RunErrorKind::Script
+        | RunErrorKind::Compile
         | RunErrorKind::Answer
         | RunErrorKind::Crashed
         | RunErrorKind::Cancelled => told(

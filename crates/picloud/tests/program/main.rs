@@ -4,6 +4,7 @@ mod cluster;
 mod crashes;
 mod files;
 mod hostile;
+mod outbox;
 mod push;
 mod sdk;
 mod support;

@@ -94,7 +94,7 @@ impl World {
             script,
             deadline: Instant::now() + limits.timeout(),
             limits,
-            input: Input::Request(Box::new(data)),
+            input: Input::Request(Arc::new(data)),
             principal: Principal::App,
             cause: None,
             chain: Vec::new(),
