@@ -3,13 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use picloud_shared::{
-    AppSpec,
+    AppName, AppSpec,
     app::to_value,
-    plan::{Change, ChangeKind, FieldChange, ItemKind},
+    plan::{Change, ChangeKind, FieldChange, ItemKind, LiveApp},
 };
 use serde_json::{Value, json};
 
-type Items = BTreeMap<(ItemKind, String), BTreeMap<String, Value>>;
+/// An app taken apart: things by kind and name, each with its fields.
+pub(crate) type Items = BTreeMap<(ItemKind, String), BTreeMap<String, Value>>;
 
 /// What changes from `old` to `new`; an absent side has nothing. Never a change without a field.
 pub fn changes(old: Option<&AppSpec>, new: Option<&AppSpec>) -> Vec<Change> {
@@ -18,6 +19,39 @@ pub fn changes(old: Option<&AppSpec>, new: Option<&AppSpec>) -> Vec<Change> {
     };
     let before = old.map(items).unwrap_or_default();
     let after = new.map(items).unwrap_or_default();
+    compare(&name, &before, &after)
+}
+
+/// As [`changes`], from what PostgreSQL holds: also its rows that can't be read.
+pub fn changes_of_live(live: Option<&LiveApp>, new: Option<&AppSpec>) -> Vec<Change> {
+    let Some(name) = new
+        .or(live.map(|app| app.spec.as_ref()))
+        .map(|spec| spec.name.clone())
+    else {
+        return Vec::new();
+    };
+    let before = live.map(|app| live_items(app, &name)).unwrap_or_default();
+    let after = new.map(items).unwrap_or_default();
+    compare(&name, &before, &after)
+}
+
+/// A live app taken apart, filed under the name that it should have.
+pub(crate) fn live_items(app: &LiveApp, name: &AppName) -> Items {
+    let mut found = items(&app.spec);
+    if app.spec.name != *name
+        && let Some(fields) = found.remove(&(ItemKind::App, app.spec.name.to_string()))
+    {
+        found.insert((ItemKind::App, name.to_string()), fields);
+    }
+    for row in &app.damaged {
+        let mut fields = BTreeMap::new();
+        flatten("", row.fields.clone(), &mut fields);
+        found.insert((row.kind, row.name.clone()), fields);
+    }
+    found
+}
+
+pub(crate) fn compare(name: &AppName, before: &Items, after: &Items) -> Vec<Change> {
     let keys: BTreeSet<_> = before.keys().chain(after.keys()).collect();
     let mut changes = Vec::new();
     for key in keys {
@@ -67,7 +101,7 @@ fn fields(
 }
 
 /// An app taken apart into things with fields. Every field of `AppSpec` is in here.
-fn items(spec: &AppSpec) -> Items {
+pub(crate) fn items(spec: &AppSpec) -> Items {
     let mut items = Items::new();
     let mut put = |kind, name: &str, value: Value| {
         let mut fields = BTreeMap::new();

@@ -5,6 +5,7 @@
 
 mod decode;
 pub mod diff;
+pub mod drift;
 pub mod live_trigger;
 mod load;
 mod manifest;

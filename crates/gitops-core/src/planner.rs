@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use picloud_shared::{
     AppName, AppSpec, Diagnostic, Plan, Severity, SourceId,
-    plan::{AppAction, AppPlan, DesiredState, LiveState},
+    plan::{AppAction, AppPlan, DesiredState, LiveApp, LiveState},
 };
 
 use crate::diff;
@@ -23,7 +23,7 @@ pub fn plan(source: SourceId, desired: &DesiredState, live: &LiveState, prune: b
                 if app.pinned_commit.is_some() {
                     plan.released.push(name.clone());
                 }
-                update(&mut plan, name, Some(&app.spec), spec);
+                update(&mut plan, name, Some(app), spec);
             }
             None => update(&mut plan, name, None, spec),
         }
@@ -45,7 +45,7 @@ pub fn plan(source: SourceId, desired: &DesiredState, live: &LiveState, prune: b
                 action: AppAction::Remove,
                 desired: None,
                 live: Some(Arc::clone(&app.spec)),
-                changes: diff::changes(Some(&app.spec), None),
+                changes: diff::changes_of_live(Some(app), None),
             };
             plan.apps.insert(name.clone(), removed);
         }
@@ -53,11 +53,11 @@ pub fn plan(source: SourceId, desired: &DesiredState, live: &LiveState, prune: b
     plan
 }
 
-fn update(plan: &mut Plan, name: &AppName, live: Option<&Arc<AppSpec>>, spec: &Arc<AppSpec>) {
-    if live.is_some_and(|live| Arc::ptr_eq(live, spec)) {
+fn update(plan: &mut Plan, name: &AppName, live: Option<&LiveApp>, spec: &Arc<AppSpec>) {
+    if live.is_some_and(|live| Arc::ptr_eq(&live.spec, spec) && live.damaged.is_empty()) {
         return;
     }
-    let changes = diff::changes(live.map(Arc::as_ref), Some(spec));
+    let changes = diff::changes_of_live(live, Some(spec));
     if changes.is_empty() {
         return;
     }
@@ -68,7 +68,7 @@ fn update(plan: &mut Plan, name: &AppName, live: Option<&Arc<AppSpec>>, spec: &A
             AppAction::Create
         },
         desired: Some(Arc::clone(spec)),
-        live: live.map(Arc::clone),
+        live: live.map(|live| Arc::clone(&live.spec)),
         changes,
     };
     plan.apps.insert(name.clone(), change);

@@ -116,6 +116,7 @@ fn apply(live: &LiveState, desired: &DesiredState) -> LiveState {
                         id,
                         source: source(),
                         pinned_commit: None,
+                        damaged: Vec::new(),
                         spec,
                     },
                 );

@@ -59,6 +59,7 @@ fn planned(old: Files<'_>, new: Files<'_>) -> (Plan, Texts) {
             id: AppId::default(),
             source,
             pinned_commit: None,
+            damaged: Vec::new(),
             spec: Arc::clone(&spec),
         };
         live.apps.insert(name, app);

@@ -8,6 +8,7 @@ mod answer;
 mod apps;
 mod dead_letters;
 mod deployments;
+mod drift;
 mod keys;
 mod plan;
 mod runs;
@@ -28,7 +29,7 @@ use picloud_store::Store;
 use serde::Deserialize;
 use tokio::sync::watch;
 
-use crate::{events::EventHub, sources::Sources};
+use crate::{drift::DriftWatch, events::EventHub, sources::Sources};
 
 pub(crate) use answer::Problem;
 
@@ -46,6 +47,8 @@ pub struct AdminState {
     pub sources: Arc<Sources>,
     /// What happens, as it happens.
     pub events: Arc<EventHub>,
+    /// Where live differs from git.
+    pub drift: Arc<DriftWatch>,
     /// What is served.
     pub served: watch::Receiver<Option<LiveVersion>>,
     /// The server's version.
@@ -72,6 +75,10 @@ pub fn router(state: AdminState) -> Router {
         .route("/sources/{source}/suspend", post(sources::suspend))
         .route("/sources/{source}/resume", post(sources::resume))
         .route("/sources/{source}/rollback", post(sources::rollback))
+        .route("/sources/{source}/heal", post(drift::heal_source))
+        .route("/drift", get(drift::list))
+        .route("/apps/{app}/drift", get(drift::show))
+        .route("/apps/{app}/heal", post(drift::heal))
         .route("/deployments", get(deployments::list))
         .route("/deployments/{id}", get(deployments::show))
         .route("/deployments/{id}/approve", post(deployments::approve))

@@ -3,6 +3,7 @@
 
 pub mod admin;
 pub mod cron;
+pub mod drift;
 pub mod events;
 pub mod git;
 pub mod hosting;
@@ -16,6 +17,7 @@ pub mod webhooks;
 pub mod work_tree;
 
 pub use admin::{AdminState, router};
+pub use drift::DriftWatch;
 pub use events::EventHub;
 pub use hosting::HostingState;
 pub use reconcile::{Deployer, DeployerOptions, Finished};

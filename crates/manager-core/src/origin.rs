@@ -54,17 +54,23 @@ impl Origin {
     /// Brings the object database up to date, and tells where it is.
     pub(crate) async fn refresh(&self) -> Result<LocalPath, GitError> {
         match self {
-            Self::Local(path, prefix) => {
-                let found = LocalPath::find(path)?;
-                Ok(LocalPath {
-                    prefix: prefix.clone(),
-                    ..found
-                })
-            }
-            Self::Hosted(path) => Ok(path.clone()),
+            Self::Local(..) | Self::Hosted(_) => self.at_rest(),
             Self::Remote(mirror, prefix) => mirror.fetch(prefix).await,
             Self::WorkTree(tree) => tree.commit().await,
         }
+    }
+
+    /// Where the object database is, as it is now.
+    pub(crate) fn at_rest(&self) -> Result<LocalPath, GitError> {
+        Ok(match self {
+            Self::Local(path, prefix) => LocalPath {
+                prefix: prefix.clone(),
+                ..LocalPath::find(path)?
+            },
+            Self::Hosted(path) => path.clone(),
+            Self::Remote(mirror, prefix) => mirror.at_rest(prefix)?,
+            Self::WorkTree(tree) => tree.at_rest(),
+        })
     }
 
     /// The branch that is deployed; `None`: the one that is checked out.

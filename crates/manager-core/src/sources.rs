@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 use parking_lot::RwLock;
-use picloud_shared::SourceName;
+use picloud_shared::{SourceId, SourceName};
 use picloud_store::{SourceKind, SourceRecord, StoreError};
 use tokio::{sync::broadcast, task::JoinHandle};
 
@@ -68,6 +68,13 @@ impl Sources {
             .read()
             .get(name)
             .map(|running| Arc::clone(&running.deployer))
+    }
+
+    /// The deployer of the source of that id.
+    pub fn by_id(&self, id: SourceId) -> Option<Arc<Deployer>> {
+        self.all()
+            .into_iter()
+            .find(|deployer| deployer.source().id == id)
     }
 
     /// All deployers, by the names of their sources.

@@ -94,6 +94,15 @@ impl WorkTree {
         &self.prefix
     }
 
+    /// Where commits are written.
+    pub(crate) fn at_rest(&self) -> LocalPath {
+        LocalPath {
+            git_dir: self.git_dir.clone(),
+            common_dir: self.git_dir.clone(),
+            prefix: self.prefix.clone(),
+        }
+    }
+
     /// Waits until files may have changed, and are at rest.
     pub(crate) async fn changed(&self) {
         let told = tokio::time::timeout(SWEEP, self.changed.notified()).await;
@@ -112,11 +121,7 @@ impl WorkTree {
 
     /// Writes the files as a commit, if they differ from the last one.
     pub(crate) async fn commit(&self) -> Result<LocalPath, GitError> {
-        let path = LocalPath {
-            git_dir: self.git_dir.clone(),
-            common_dir: self.git_dir.clone(),
-            prefix: self.prefix.clone(),
-        };
+        let path = self.at_rest();
         let writer = Writer {
             root: self.root.clone(),
             prefix: PathBuf::from(&self.prefix),

@@ -9,8 +9,8 @@ use std::{
 use anyhow::{Context, Result};
 use picloud_executor_core::{InProcessExecutor, RhaiChecker};
 use picloud_manager_core::{
-    AdminState, Deployer, DeployerOptions, EventHub, HostingState, Sources, git::LocalPath, keys,
-    webhooks::WebhookState, work_tree::WorkTree,
+    AdminState, Deployer, DeployerOptions, DriftWatch, EventHub, HostingState, Sources,
+    git::LocalPath, keys, webhooks::WebhookState, work_tree::WorkTree,
 };
 use picloud_orchestrator_core::{
     Dispatcher, Ingress, IngressOptions, Recorder, RecorderOptions, SnapshotHolder,
@@ -241,11 +241,19 @@ impl Server {
             Arc::clone(&sources),
             config.webhook_max_body,
         ));
+        let drift = DriftWatch::new(
+            store.clone(),
+            Arc::clone(&clock),
+            Arc::clone(&sources),
+            Arc::clone(&events) as Arc<dyn EventSink>,
+        );
+        following.push(tokio::spawn(Arc::clone(&drift).run()));
         late.set(
             picloud_manager_core::router(AdminState {
                 store: store.clone(),
                 clock,
                 sources: Arc::clone(&sources),
+                drift,
                 events,
                 served: holder.watch(),
                 version: env!("CARGO_PKG_VERSION"),

@@ -61,6 +61,37 @@ impl DeploymentStatus {
     }
 }
 
+/// Why there is a deployment.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DeploymentReason {
+    /// The branch's head is another, or was asked for again.
+    #[default]
+    Commit,
+    /// A person chose a former commit.
+    Rollback,
+    /// Live differed from the commit that is live.
+    Heal,
+}
+
+impl DeploymentReason {
+    /// The word that stands in the API and in PostgreSQL.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Commit => "commit",
+            Self::Rollback => "rollback",
+            Self::Heal => "heal",
+        }
+    }
+
+    /// Reads the word back.
+    pub fn parse(word: &str) -> Option<Self> {
+        [Self::Commit, Self::Rollback, Self::Heal]
+            .into_iter()
+            .find(|reason| reason.as_str() == word)
+    }
+}
+
 /// One deployment, as the API shows it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Deployment {
@@ -76,8 +107,17 @@ pub struct Deployment {
     pub author: String,
     /// The commit's message, at most 4 KiB of it.
     pub message: String,
+    /// Why there is one.
+    #[serde(default)]
+    pub reason: DeploymentReason,
     /// What became of it.
     pub status: DeploymentStatus,
+    /// When the window opens that it waits for.
+    #[serde(default)]
+    pub waits_until: Option<DateTime<Utc>>,
+    /// Whose signature of the commit was verified, where signatures are.
+    #[serde(default)]
+    pub signed_by: Option<String>,
     /// What it changed.
     pub changes: Vec<Change>,
     /// What was wrong with it.

@@ -10,6 +10,7 @@ pub mod data;
 pub mod deployment;
 pub mod diagnostic;
 pub mod doc_filter;
+pub mod drift;
 pub mod duration;
 pub mod event;
 pub mod executor;

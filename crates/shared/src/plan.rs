@@ -1,7 +1,10 @@
 //! What a commit would change. Decided by the planner (gitops-core), carried out by the store,
 //! and shown to the pusher, the reviewer and the dashboard from this same value.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -9,8 +12,9 @@ use serde_json::Value;
 use crate::{
     app::AppSpec,
     diagnostic::Diagnostic,
+    drift::DamagedItem,
     ids::{AppId, SourceId},
-    names::{AppName, CommitId},
+    names::{AppName, BlobId, CommitId},
 };
 
 /// Which live state a plan was made from. `generation` counts what was applied; `edits` counts
@@ -34,8 +38,10 @@ pub struct LiveApp {
     pub source: SourceId,
     /// Where the app stays while newer commits of it are invalid.
     pub pinned_commit: Option<CommitId>,
-    /// Its configuration.
+    /// Its configuration, without the rows that can't be read.
     pub spec: Arc<AppSpec>,
+    /// The rows that can't be read.
+    pub damaged: Vec<DamagedItem>,
 }
 
 /// Everything that PostgreSQL holds as live, over all sources.
@@ -45,6 +51,8 @@ pub struct LiveState {
     pub version: LiveVersion,
     /// By name.
     pub apps: BTreeMap<AppName, LiveApp>,
+    /// Contents that were changed by hand: the database holds them under another's id.
+    pub edited: BTreeSet<BlobId>,
 }
 
 /// What a commit of one source declares: the valid apps, and those that stay as they are because

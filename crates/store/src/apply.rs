@@ -2,15 +2,19 @@
 
 pub(crate) mod rows;
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use picloud_shared::{
-    AppId, AppName, BlobId, Clock, CommitId, Plan, SourceId,
+    AppId, AppName, AppSpec, BlobId, Clock, CommitId, Plan, SourceId,
     deployment::Deployment,
     plan::{AppAction, LiveVersion},
 };
+use serde_json::{Value, json};
 use sqlx::{PgConnection, Postgres, Transaction};
 use uuid::Uuid;
 
@@ -23,7 +27,7 @@ pub struct Apply<'a> {
     /// Which commit.
     pub commit: &'a CommitId,
     /// The branch's head that is dealt with by this: the commit itself, but for a rollback.
-    pub head: &'a CommitId,
+    pub head: Option<&'a CommitId>,
     /// What is to be done.
     pub plan: &'a Plan,
     /// Contents that the database may lack.
@@ -32,6 +36,21 @@ pub struct Apply<'a> {
     pub deployment: &'a Deployment,
     /// For ids and times.
     pub clock: &'a dyn Clock,
+    /// The ids of apps that are known to have one, whatever name the database has for it.
+    pub ids: &'a BTreeMap<AppName, AppId>,
+    /// What is desired from now on, as far as it changes.
+    pub desired: &'a DesiredChange,
+    /// `picloud.yaml`; absent where the commit stays the same.
+    pub settings: Option<&'a Value>,
+}
+
+/// How what is kept as desired changes.
+#[derive(Debug, Clone, Default)]
+pub struct DesiredChange {
+    /// Declared anew, or differently.
+    pub put: Vec<Arc<AppSpec>>,
+    /// Not declared any more.
+    pub removed: Vec<AppName>,
 }
 
 /// A content, by the id that git gives it.
@@ -133,11 +152,15 @@ impl Store {
             .write(&mut transaction, apply.plan, apply.clock)
             .await?;
         writer.pin(&mut transaction, apply.plan).await?;
+        writer.desire(&mut transaction, &apply).await?;
         sqlx::query!(
-            "UPDATE sources SET live_commit = $2, settled_head = $3, approved_commit = NULL WHERE id = $1",
+            "UPDATE sources SET live_commit = $2, settled_head = $3, settings = coalesce($4::jsonb::json, settings),
+                 approved_commit = CASE WHEN $4::jsonb IS NULL THEN approved_commit END
+             WHERE id = $1",
             apply.source.0,
             apply.commit.as_str(),
-            apply.head.as_str(),
+            apply.head.map(CommitId::as_str),
+            apply.settings,
         )
         .execute(&mut *transaction)
         .await?;
@@ -240,14 +263,22 @@ async fn app_ids(
         .keys()
         .map(|name| name.as_str().to_owned())
         .collect();
-    let rows = sqlx::query!("SELECT id, name FROM apps WHERE name = ANY($1)", &names)
-        .fetch_all(connection)
-        .await?;
+    let given: Vec<Uuid> = apply.ids.values().map(|id| id.0).collect();
+    let rows = sqlx::query!(
+        "SELECT id, name FROM apps WHERE name = ANY($1) OR id = ANY($2)",
+        &names,
+        &given,
+    )
+    .fetch_all(connection)
+    .await?;
+    let present: BTreeSet<Uuid> = rows.iter().map(|row| row.id).collect();
     let known: BTreeMap<String, Uuid> = rows.into_iter().map(|row| (row.name, row.id)).collect();
     let ids = apply.plan.apps.keys().map(|name| {
-        let id = known
-            .get(name.as_str())
-            .copied()
+        let given = apply.ids.get(name).map(|id| id.0);
+        let id = given
+            .filter(|id| present.contains(id))
+            .or_else(|| known.get(name.as_str()).copied())
+            .or(given)
             .unwrap_or_else(|| apply.clock.new_id());
         (name.clone(), id)
     });
@@ -265,7 +296,9 @@ async fn insert_blobs(connection: &mut PgConnection, blobs: &[Blob]) -> Result<(
             // One by one: together they could exceed what one message may hold.
             Blob::Static { id, bytes } => {
                 sqlx::query!(
-                    "INSERT INTO static_blobs (blob_id, content) VALUES ($1, $2) ON CONFLICT DO NOTHING",
+                    "INSERT INTO static_blobs AS old (blob_id, content) VALUES ($1, $2)
+                     ON CONFLICT (blob_id) DO UPDATE SET content = EXCLUDED.content
+                       WHERE old.content <> EXCLUDED.content",
                     id.as_str(),
                     bytes.as_ref(),
                 )
@@ -276,9 +309,9 @@ async fn insert_blobs(connection: &mut PgConnection, blobs: &[Blob]) -> Result<(
     }
     if !ids.is_empty() {
         sqlx::query!(
-            "INSERT INTO script_blobs (blob_id, content)
+            "INSERT INTO script_blobs AS old (blob_id, content)
              SELECT DISTINCT ON (id) id, content FROM unnest($1::text[], $2::text[]) AS new (id, content)
-             ON CONFLICT DO NOTHING",
+             ON CONFLICT (blob_id) DO UPDATE SET content = EXCLUDED.content WHERE old.content <> EXCLUDED.content",
             &ids,
             &texts,
         )
@@ -328,6 +361,78 @@ impl Writer {
             .execute(connection)
             .await?;
         }
+        Ok(())
+    }
+
+    /// Keeps what is desired from now on, and puts back where apps of it are kept back.
+    async fn desire(
+        &self,
+        connection: &mut PgConnection,
+        apply: &Apply<'_>,
+    ) -> Result<(), StoreError> {
+        let texts = |names: &[AppName]| {
+            names
+                .iter()
+                .map(|name| name.as_str().to_owned())
+                .collect::<Vec<_>>()
+        };
+        if !apply.desired.removed.is_empty() {
+            sqlx::query!(
+                "DELETE FROM desired_apps WHERE source_id = $1 AND name = ANY($2)",
+                self.source.0,
+                &texts(&apply.desired.removed),
+            )
+            .execute(&mut *connection)
+            .await?;
+        }
+        if !apply.desired.put.is_empty() {
+            let rows: Value = apply
+                .desired
+                .put
+                .iter()
+                .map(|spec| json!({ "name": spec.name, "spec": spec }))
+                .collect();
+            sqlx::query!(
+                "INSERT INTO desired_apps (source_id, name, app_id, pinned_commit, spec)
+                 SELECT $1, new.name, a.id, a.pinned_commit, new.spec::json
+                 FROM jsonb_to_recordset($2) AS new (name text, spec jsonb)
+                 JOIN apps a ON a.name = new.name
+                 ON CONFLICT (source_id, name) DO UPDATE SET app_id = EXCLUDED.app_id,
+                     pinned_commit = EXCLUDED.pinned_commit, spec = EXCLUDED.spec",
+                self.source.0,
+                rows,
+            )
+            .execute(&mut *connection)
+            .await?;
+        }
+        let moved: Vec<AppName> = apply
+            .plan
+            .kept
+            .iter()
+            .chain(&apply.plan.released)
+            .cloned()
+            .collect();
+        if !moved.is_empty() {
+            sqlx::query!(
+                "UPDATE desired_apps d SET pinned_commit = a.pinned_commit FROM apps a
+                 WHERE d.source_id = $1 AND d.name = ANY($2) AND a.name = d.name",
+                self.source.0,
+                &texts(&moved),
+            )
+            .execute(&mut *connection)
+            .await?;
+        }
+        // An app that is written anew is no longer kept back, unless it is desired so.
+        let written: Vec<AppName> = apply.plan.apps.keys().cloned().collect();
+        sqlx::query!(
+            "UPDATE apps a SET pinned_commit = d.pinned_commit FROM desired_apps d
+             WHERE d.source_id = $1 AND d.name = ANY($2) AND a.name = d.name
+               AND a.pinned_commit IS DISTINCT FROM d.pinned_commit",
+            self.source.0,
+            &texts(&written),
+        )
+        .execute(connection)
+        .await?;
         Ok(())
     }
 }

@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use picloud_shared::{
     CommitId, DeploymentId, SourceId, SourceName,
-    deployment::{Deployment, DeploymentStatus},
+    deployment::{Deployment, DeploymentReason, DeploymentStatus},
 };
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
@@ -19,7 +19,10 @@ struct Row {
     previous_commit: Option<String>,
     author: String,
     message: String,
+    reason: String,
     status: String,
+    waits_until: Option<DateTime<Utc>>,
+    signed_by: Option<String>,
     changes: Value,
     errors: Value,
     steps: Value,
@@ -41,6 +44,9 @@ impl TryFrom<Row> for Deployment {
             commit: row.commit.parse().map_err(|_| corrupt("commit"))?,
             previous_commit: previous.map_err(|_| corrupt("previous_commit"))?,
             status: DeploymentStatus::parse(&row.status).ok_or_else(|| corrupt("status"))?,
+            reason: DeploymentReason::parse(&row.reason).ok_or_else(|| corrupt("reason"))?,
+            waits_until: row.waits_until,
+            signed_by: row.signed_by,
             changes: read(row.changes).map_err(|_| corrupt("changes"))?,
             errors: read(row.errors).map_err(|_| corrupt("errors"))?,
             steps: read(row.steps).map_err(|_| corrupt("steps"))?,
@@ -66,9 +72,10 @@ pub(crate) async fn write(
 ) -> Result<(), StoreError> {
     sqlx::query!(
         "INSERT INTO deployments (id, source_id, commit, previous_commit, author, message, status, changes, errors,
-             steps, history_rewritten, generation, started_at, duration_ms)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
+             steps, history_rewritten, generation, started_at, duration_ms, reason, waits_until, signed_by)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)
          ON CONFLICT (id) DO UPDATE SET status = EXCLUDED.status, changes = EXCLUDED.changes,
+             waits_until = EXCLUDED.waits_until, signed_by = EXCLUDED.signed_by,
              errors = EXCLUDED.errors, steps = EXCLUDED.steps, generation = EXCLUDED.generation,
              duration_ms = EXCLUDED.duration_ms",
         deployment.id.0,
@@ -85,6 +92,9 @@ pub(crate) async fn write(
         deployment.generation,
         deployment.started_at,
         deployment.duration_ms,
+        deployment.reason.as_str(),
+        deployment.waits_until,
+        deployment.signed_by,
     )
     .execute(connection)
     .await?;
@@ -135,8 +145,8 @@ impl Store {
     pub async fn deployment(&self, id: DeploymentId) -> Result<Option<Deployment>, StoreError> {
         let row = sqlx::query_as!(
             Row,
-            r#"SELECT d.id, s.name AS source, commit, previous_commit, author, message, status,
-                 changes AS "changes: Value", errors AS "errors: Value", steps AS "steps: Value",
+            r#"SELECT d.id, s.name AS source, commit, previous_commit, author, message, reason, status,
+                 waits_until, signed_by, changes AS "changes: Value", errors AS "errors: Value", steps AS "steps: Value",
                  history_rewritten, generation, started_at, duration_ms
                FROM deployments d JOIN sources s ON s.id = d.source_id WHERE d.id = $1"#,
             id.0,
@@ -154,8 +164,8 @@ impl Store {
     ) -> Result<Page<Deployment>, StoreError> {
         let rows = sqlx::query_as!(
             Row,
-            r#"SELECT d.id, s.name AS source, commit, previous_commit, author, message, status,
-                 changes AS "changes: Value", errors AS "errors: Value", steps AS "steps: Value",
+            r#"SELECT d.id, s.name AS source, commit, previous_commit, author, message, reason, status,
+                 waits_until, signed_by, changes AS "changes: Value", errors AS "errors: Value", steps AS "steps: Value",
                  history_rewritten, generation, started_at, duration_ms
                FROM deployments d JOIN sources s ON s.id = d.source_id
                WHERE ($1::text IS NULL OR s.name = $1) AND ($2::uuid IS NULL OR d.id < $2)

@@ -3,10 +3,12 @@
 //! Rows become types of the vocabulary here, so that no other room knows a column.
 
 pub mod apply;
+mod contents;
 pub mod cron;
 pub mod dead_letters;
 pub mod deployments;
 pub mod docs;
+pub mod drift;
 mod error;
 pub mod keys;
 pub mod kv;
@@ -29,7 +31,7 @@ use sqlx::{
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 
-pub use apply::{Applied, Apply, ApplyError, Blob};
+pub use apply::{Applied, Apply, ApplyError, Blob, DesiredChange};
 pub use error::StoreError;
 pub use listen::{Notification, Notifications};
 pub use page::Page;
@@ -62,6 +64,7 @@ pub struct PoolStatus {
 pub struct Store {
     pool: PgPool,
     teller: Arc<listen::Teller>,
+    checked: contents::Checked,
 }
 
 impl Store {
@@ -73,6 +76,7 @@ impl Store {
         Ok(Self {
             pool,
             teller: Arc::default(),
+            checked: contents::Checked::default(),
         })
     }
 
@@ -82,6 +86,7 @@ impl Store {
         Ok(Self {
             pool,
             teller: Arc::default(),
+            checked: contents::Checked::default(),
         })
     }
 

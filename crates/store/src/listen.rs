@@ -9,7 +9,7 @@ use crate::{Store, StoreError};
 
 /// Channels of `NOTIFY`.
 pub(crate) const GENERATION: &str = "picloud_generation";
-const EDITED: &str = "picloud_edited";
+pub(crate) const EDITED: &str = "picloud_edited";
 pub(crate) const OUTBOX: &str = "picloud_outbox";
 
 /// One thing that PostgreSQL told.

@@ -1,11 +1,15 @@
 //! The live configuration, whole.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
-use picloud_shared::plan::{LiveApp, LiveState, LiveVersion};
+use picloud_shared::plan::{ItemKind, LiveApp, LiveState, LiveVersion};
+use serde_json::json;
 use sqlx::PgConnection;
 
-use crate::{Store, StoreError, live_rows};
+use crate::{
+    Store, StoreError,
+    live_rows::{self, LoadedApp},
+};
 
 /// The live version, as the transaction sees it.
 pub(crate) async fn version(connection: &mut PgConnection) -> Result<LiveVersion, StoreError> {
@@ -47,30 +51,55 @@ impl Store {
         version(&mut connection).await
     }
 
-    /// Everything that is live, as of one instant.
+    /// Everything that is live, as of one instant. Contents are taken to be what their ids say.
     pub async fn load_live(&self) -> Result<LiveState, StoreError> {
+        self.load_live_state(false).await
+    }
+
+    /// As [`Store::load_live`], with contents looked at: a script that was changed by hand has the
+    /// id of what it is now.
+    pub async fn load_live_checked(&self) -> Result<LiveState, StoreError> {
+        self.load_live_state(true).await
+    }
+
+    async fn load_live_state(&self, checked: bool) -> Result<LiveState, StoreError> {
         let mut transaction = self.pool().begin().await?;
         sqlx::query("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
             .execute(&mut *transaction)
             .await?;
         let version = version(&mut transaction).await?;
-        let loaded = live_rows::load(&mut transaction, None).await?;
-        transaction.commit().await?;
-        let mut state = LiveState {
-            version,
-            ..LiveState::default()
-        };
-        for app in loaded.into_values() {
-            let pinned = app.row.pinned_commit.as_deref().map(str::parse).transpose();
-            let live = LiveApp {
-                id: app.row.id.into(),
-                source: app.row.source_id.into(),
-                pinned_commit: pinned
-                    .map_err(|_| StoreError::Corrupt("apps.pinned_commit".to_owned()))?,
-                spec: Arc::new(app.spec),
-            };
-            state.apps.insert(live.spec.name.clone(), live);
+        let mut loaded = live_rows::load(&mut transaction, None).await?;
+        let mut edited = BTreeSet::new();
+        if checked {
+            edited = self.check_contents(&mut transaction, &mut loaded).await?;
         }
-        Ok(state)
+        transaction.commit().await?;
+        Ok(LiveState {
+            version,
+            apps: loaded
+                .into_values()
+                .map(|app| (app.spec.name.clone(), live_app(app)))
+                .collect(),
+            edited,
+        })
+    }
+}
+
+/// An app with all that belongs to it, in the words of the planner.
+pub(crate) fn live_app(mut app: LoadedApp) -> LiveApp {
+    let pinned = app.row.pinned_commit.as_deref().map(str::parse);
+    if let (Some(Err(_)), Some(text)) = (&pinned, &app.row.pinned_commit) {
+        let fields = json!({
+            "name": app.spec.name, "dir": app.spec.dir, "description": app.spec.description,
+            "pinned_commit": text,
+        });
+        app.damage(ItemKind::App, app.spec.name.to_string(), fields);
+    }
+    LiveApp {
+        id: app.row.id.into(),
+        source: app.row.source_id.into(),
+        pinned_commit: pinned.and_then(Result::ok),
+        spec: Arc::new(app.spec),
+        damaged: app.damaged,
     }
 }

@@ -1,12 +1,16 @@
-//! Rows of the live configuration, and how they become an `AppSpec`.
+//! Rows of the live configuration, and how they become an `AppSpec`. A row that says nothing
+//! PiCloud could act on (somebody changed it by hand) is told as damaged and counts as absent: one
+//! such row must not keep all the rest from being served, planned and mended.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use picloud_shared::{
     AppSpec, LimitsPatch,
-    app::{CheckSpec, RetryPolicy, RouteSpec, ScriptSpec, StaticFile, TriggerKind, TriggerSpec},
+    app::{CheckSpec, RouteSpec, ScriptSpec, StaticFile, TriggerSpec, to_value},
+    drift::DamagedItem,
+    plan::ItemKind,
 };
-use serde::de::DeserializeOwned;
+use serde::Serialize;
 use serde_json::{Value, json};
 use sqlx::PgConnection;
 use uuid::Uuid;
@@ -23,7 +27,7 @@ pub(crate) struct AppRow {
     dir: String,
     description: Option<String>,
     static_dir: Option<String>,
-    http_allow: Option<Vec<String>>,
+    http_allow: Option<Vec<Option<String>>>,
     timeout_ms: Option<i64>,
     memory: Option<i64>,
     operations: Option<i64>,
@@ -41,7 +45,7 @@ impl AppRow {
         let mut spec = AppSpec::empty(name, self.dir.clone());
         spec.description.clone_from(&self.description);
         spec.static_dir.clone_from(&self.static_dir);
-        spec.http_allow.clone_from(&self.http_allow);
+        spec.http_allow = self.http_allow.clone().map(texts);
         spec.limits = LimitsPatch {
             timeout_ms: self.timeout_ms.map(i64::unsigned_abs),
             memory: self.memory.map(i64::unsigned_abs),
@@ -58,6 +62,23 @@ impl AppRow {
 pub(crate) struct LoadedApp {
     pub(crate) row: AppRow,
     pub(crate) spec: AppSpec,
+    pub(crate) damaged: Vec<DamagedItem>,
+}
+
+impl LoadedApp {
+    /// Notes a row that can't be read.
+    pub(crate) fn damage(&mut self, kind: ItemKind, name: String, fields: Value) {
+        tracing::debug!(app = %self.spec.name, ?kind, name, "a row of the live configuration cannot be read");
+        self.damaged.push(DamagedItem { kind, name, fields });
+    }
+}
+
+/// An element that is NULL is no word of anything; it differs from all that git declares.
+fn texts(elements: Vec<Option<String>>) -> Vec<String> {
+    elements
+        .into_iter()
+        .map(Option::unwrap_or_default)
+        .collect()
 }
 
 /// Loads the apps of these ids, or all, that are live.
@@ -67,7 +88,7 @@ pub(crate) async fn load(
 ) -> Result<BTreeMap<Uuid, LoadedApp>, StoreError> {
     let rows = sqlx::query_as!(
         AppRow,
-        r#"SELECT id, source_id AS "source_id!", pinned_commit, touched, name, dir, description, static_dir, http_allow, timeout_ms,
+        r#"SELECT id, source_id AS "source_id!", pinned_commit, touched, name, dir, description, static_dir, http_allow AS "http_allow: Vec<Option<String>>", timeout_ms,
            memory, operations, concurrency, request_body, response_body
          FROM apps WHERE pruned_at IS NULL AND ($1::uuid[] IS NULL OR id = ANY($1))"#,
         ids as _,
@@ -77,7 +98,14 @@ pub(crate) async fn load(
     let mut apps = BTreeMap::new();
     for row in rows {
         let spec = row.spec()?;
-        apps.insert(row.id, LoadedApp { row, spec });
+        apps.insert(
+            row.id,
+            LoadedApp {
+                row,
+                spec,
+                damaged: Vec::new(),
+            },
+        );
     }
     load_settings(connection, ids, &mut apps).await?;
     load_files(connection, ids, &mut apps).await?;
@@ -127,12 +155,15 @@ async fn load_settings(
     );
     for row in checks.fetch_all(&mut *connection).await? {
         if let Some(app) = apps.get_mut(&row.app_id) {
-            app.spec.checks.push(CheckSpec {
-                path: row.path,
-                status: u16::try_from(row.status)
-                    .map_err(|_| corrupt("app_checks.status", &row.status))?,
-                within_ms: row.within_ms.unsigned_abs(),
-            });
+            let position = app.spec.checks.len() + 1;
+            let fields =
+                json!({ "path": row.path, "status": row.status, "within_ms": row.within_ms });
+            match serde_json::from_value::<CheckSpec>(fields.clone()) {
+                Ok(check) => app.spec.checks.push(check),
+                Err(_) => {
+                    app.damage(ItemKind::Check, format!("{position} {}", row.path), fields);
+                }
+            }
         }
     }
     Ok(())
@@ -149,18 +180,14 @@ async fn load_files(
     );
     for row in scripts.fetch_all(&mut *connection).await? {
         if let Some(app) = apps.get_mut(&row.app_id) {
-            let path = row
-                .path
-                .parse()
-                .map_err(|_| corrupt("app_scripts.path", &row.path))?;
-            let spec = ScriptSpec {
-                kind: word("app_scripts.kind", &row.kind)?,
-                blob: row
-                    .blob_id
-                    .parse()
-                    .map_err(|_| corrupt("app_scripts.blob_id", &row.blob_id))?,
-            };
-            app.spec.scripts.insert(path, spec);
+            let fields = json!({ "kind": row.kind, "blob": row.blob_id });
+            let spec = serde_json::from_value::<ScriptSpec>(fields.clone());
+            match (row.path.parse(), spec) {
+                (Ok(path), Ok(spec)) => {
+                    app.spec.scripts.insert(path, spec);
+                }
+                _ => app.damage(ItemKind::Script, row.path, fields),
+            }
         }
     }
     let files = sqlx::query!(
@@ -169,14 +196,13 @@ async fn load_files(
     );
     for row in files.fetch_all(&mut *connection).await? {
         if let Some(app) = apps.get_mut(&row.app_id) {
-            let file = StaticFile {
-                blob: row
-                    .blob_id
-                    .parse()
-                    .map_err(|_| corrupt("app_static_files.blob_id", &row.blob_id))?,
-                size: row.size.unsigned_abs(),
-            };
-            app.spec.static_files.insert(row.path, file);
+            let fields = json!({ "blob": row.blob_id, "size": row.size });
+            if let Ok(file) = serde_json::from_value::<StaticFile>(fields.clone()) {
+                app.spec.static_files.insert(row.path, file);
+            } else {
+                let dir = app.spec.static_dir.clone().unwrap_or_default();
+                app.damage(ItemKind::Static, format!("{dir}/{}", row.path), fields);
+            }
         }
     }
     Ok(())
@@ -188,7 +214,7 @@ async fn load_routes(
     apps: &mut Apps,
 ) -> Result<(), StoreError> {
     let routes = sqlx::query!(
-        r#"SELECT app_id, path, methods, script, mode, auth AS "auth: Value", cors AS "cors: Value",
+        r#"SELECT app_id, path, methods AS "methods: Vec<Option<String>>", script, mode, auth AS "auth: Value", cors AS "cors: Value",
              rate_limit AS "rate_limit: Value", limits AS "limits: Value"
            FROM routes WHERE $1::uuid[] IS NULL OR app_id = ANY($1)
            ORDER BY app_id, path COLLATE "C", methods COLLATE "C""#,
@@ -196,25 +222,21 @@ async fn load_routes(
     );
     for row in routes.fetch_all(&mut *connection).await? {
         if let Some(app) = apps.get_mut(&row.app_id) {
-            app.spec.routes.push(RouteSpec {
-                script: row
-                    .script
-                    .parse()
-                    .map_err(|_| corrupt("routes.script", &row.script))?,
-                path: row.path,
-                methods: row.methods.into_iter().collect(),
-                mode: word("routes.mode", &row.mode)?,
-                auth: value("routes.auth", row.auth)?,
-                cors: row
-                    .cors
-                    .map(|cors| value("routes.cors", cors))
-                    .transpose()?,
-                rate_limit: row
-                    .rate_limit
-                    .map(|limit| value("routes.rate_limit", limit))
-                    .transpose()?,
-                limits: value("routes.limits", row.limits)?,
+            // A set: the order says nothing.
+            let methods: BTreeSet<String> = texts(row.methods).into_iter().collect();
+            let fields = json!({
+                "path": row.path, "methods": methods, "script": row.script, "mode": row.mode,
+                "auth": row.auth, "cors": row.cors, "rate_limit": row.rate_limit, "limits": row.limits,
             });
+            match serde_json::from_value::<RouteSpec>(fields.clone()) {
+                // What is read differently than it is written isn't what it says.
+                Ok(route) if is_whole(&route, &fields) => app.spec.routes.push(route),
+                _ => {
+                    let methods: Vec<&str> = methods.iter().map(String::as_str).collect();
+                    let name = format!("{} {}", methods.join(","), row.path);
+                    app.damage(ItemKind::Route, name, fields);
+                }
+            }
         }
     }
     Ok(())
@@ -233,10 +255,10 @@ async fn load_triggers(
              coalesce(k.collection, d.collection) AS collection, coalesce(k.events, d.events) AS events,
              l.source_kind
            FROM triggers t
-           LEFT JOIN cron_trigger_details c ON c.trigger_id = t.id
-           LEFT JOIN kv_trigger_details k ON k.trigger_id = t.id
-           LEFT JOIN docs_trigger_details d ON d.trigger_id = t.id
-           LEFT JOIN dead_letter_trigger_details l ON l.trigger_id = t.id
+           LEFT JOIN cron_trigger_details c ON (c.trigger_id, c.app_id, c.kind) = (t.id, t.app_id, t.kind)
+           LEFT JOIN kv_trigger_details k ON (k.trigger_id, k.app_id, k.kind) = (t.id, t.app_id, t.kind)
+           LEFT JOIN docs_trigger_details d ON (d.trigger_id, d.app_id, d.kind) = (t.id, t.app_id, t.kind)
+           LEFT JOIN dead_letter_trigger_details l ON (l.trigger_id, l.app_id, l.kind) = (t.id, t.app_id, t.kind)
            WHERE $1::uuid[] IS NULL OR t.app_id = ANY($1)"#,
         ids as _,
     );
@@ -245,43 +267,51 @@ async fn load_triggers(
             continue;
         };
         // The kind's own columns under their names: what the vocabulary's tagged enum reads.
-        let detail = json!({
+        let kind = json!({
             "kind": row.kind, "schedule": row.schedule, "timezone": row.timezone, "overlap": row.overlap,
             "catch_up": row.catch_up, "collection": row.collection, "events": row.events,
             "source_kind": row.source_kind,
         });
-        let kind: TriggerKind = value("triggers.kind", detail)?;
-        let spec = TriggerSpec {
-            kind,
-            script: row
-                .script
-                .parse()
-                .map_err(|_| corrupt("triggers.script", &row.script))?,
-            enabled: row.enabled,
-            retry: RetryPolicy {
-                attempts: row.attempts.unsigned_abs(),
-                backoff_ms: row.backoff_ms.unsigned_abs(),
-                max_backoff_ms: row.max_backoff_ms.unsigned_abs(),
+        let mut fields = json!({
+            "kind": kind, "script": row.script, "enabled": row.enabled, "max_concurrency": row.max_concurrency,
+            "limits": row.limits,
+            "retry": {
+                "attempts": row.attempts, "backoff_ms": row.backoff_ms, "max_backoff_ms": row.max_backoff_ms,
             },
-            max_concurrency: row.max_concurrency.map(i32::unsigned_abs),
-            limits: value("triggers.limits", row.limits)?,
-        };
-        let name = row
-            .name
-            .parse()
-            .map_err(|_| corrupt("triggers.name", &row.name))?;
-        app.spec.triggers.insert(name, spec);
+        });
+        let spec = serde_json::from_value::<TriggerSpec>(fields.clone());
+        let limits = fields["limits"].clone();
+        match (row.name.parse(), spec) {
+            (Ok(name), Ok(spec)) if is_whole(&spec.limits, &limits) => {
+                app.spec.triggers.insert(name, spec);
+            }
+            _ => {
+                // As a sound one is compared: the kind's own fields beside the others.
+                if let Value::Object(kind) = fields["kind"].take() {
+                    for (key, value) in kind {
+                        fields[key] = value;
+                    }
+                }
+                app.damage(ItemKind::Trigger, row.name, fields);
+            }
+        }
     }
     Ok(())
 }
 
-fn word<T: DeserializeOwned>(column: &str, word: &str) -> Result<T, StoreError> {
-    value(column, Value::String(word.to_owned()))
+/// Whether nothing of a row is lost on the way into its type, as an unknown key would be.
+fn is_whole<T: Serialize>(read: &T, written: &Value) -> bool {
+    covers(&to_value(read), written)
 }
 
-fn value<T: DeserializeOwned>(column: &str, value: Value) -> Result<T, StoreError> {
-    let shown = value.to_string();
-    serde_json::from_value(value).map_err(|_| corrupt(column, &shown))
+fn covers(read: &Value, written: &Value) -> bool {
+    match (read, written) {
+        (Value::Object(read), Value::Object(written)) => written
+            .iter()
+            .filter(|(_, value)| !value.is_null())
+            .all(|(key, value)| read.get(key).is_some_and(|read| covers(read, value))),
+        _ => read == written,
+    }
 }
 
 fn corrupt(column: &str, value: &dyn std::fmt::Display) -> StoreError {

@@ -11,12 +11,13 @@ use picloud_shared::{
     plan::LiveVersion,
     snapshot::{ScriptSource, SourceSnapshot},
 };
-use sha1::{Digest, Sha1};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
 use crate::{
-    Store, StoreError, live,
+    Store, StoreError,
+    contents::blob_id_of,
+    live,
     live_rows::{self, LoadedApp},
 };
 
@@ -104,28 +105,26 @@ async fn load_apps(
         .into_iter()
         .map(|row| (row.blob_id, Arc::from(row.content)))
         .collect();
-    loaded
+    Ok(loaded
         .into_values()
         .map(|app| snapshot(app, &texts))
-        .collect()
+        .collect())
 }
 
 /// The id that git gives to this content: that of the row, unless somebody changed it by hand.
 /// What is compiled is kept by this id, so it has to be the right one.
 pub(crate) fn actual_id(stored: &BlobId, text: &str) -> BlobId {
-    let digest = Sha1::new()
-        .chain_update(format!("blob {}\0", text.len()))
-        .chain_update(text)
-        .finalize();
-    let id: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
-    id.parse().unwrap_or_else(|_| stored.clone())
+    blob_id_of(text.as_bytes()).unwrap_or_else(|| stored.clone())
 }
 
-fn snapshot(app: LoadedApp, texts: &BTreeMap<String, Arc<str>>) -> Result<AppSnapshot, StoreError> {
+fn snapshot(app: LoadedApp, texts: &BTreeMap<String, Arc<str>>) -> AppSnapshot {
     let mut scripts = BTreeMap::new();
     for (path, script) in &app.spec.scripts {
-        let missing = || StoreError::Corrupt(format!("script_blobs lacks {}", script.blob));
-        let text = texts.get(script.blob.as_str()).ok_or_else(missing)?;
+        // A content that somebody removed: the script is as good as absent, the rest is served.
+        let Some(text) = texts.get(script.blob.as_str()) else {
+            tracing::error!(app = %app.spec.name, script = %path, "the script's content is gone from the database");
+            continue;
+        };
         let source = ScriptSource {
             path: path.clone(),
             kind: script.kind,
@@ -134,15 +133,19 @@ fn snapshot(app: LoadedApp, texts: &BTreeMap<String, Arc<str>>) -> Result<AppSna
         };
         scripts.insert(path.clone(), Arc::new(source));
     }
-    let pinned = app.row.pinned_commit.as_deref().map(str::parse).transpose();
-    Ok(AppSnapshot {
-        id: app.row.id.into(),
-        source: app.row.source_id.into(),
-        generation: app.row.touched,
-        pinned_commit: pinned.map_err(|_| StoreError::Corrupt("apps.pinned_commit".to_owned()))?,
-        spec: Arc::new(app.spec),
+    let generation = app.row.touched;
+    for row in &app.damaged {
+        tracing::error!(app = %app.spec.name, kind = ?row.kind, name = row.name, "a row was changed so that it cannot be read; it is not served");
+    }
+    let live = live::live_app(app);
+    AppSnapshot {
+        id: live.id,
+        source: live.source,
+        generation,
+        pinned_commit: live.pinned_commit,
+        spec: live.spec,
         scripts,
-    })
+    }
 }
 
 async fn load_sources(

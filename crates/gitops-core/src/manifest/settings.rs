@@ -1,6 +1,7 @@
 //! `picloud.yaml`: the settings of a source.
 
 use picloud_shared::LimitsPatch;
+use serde::{Deserialize, Serialize};
 
 use super::{document, limits, wrong_word};
 use crate::{
@@ -10,7 +11,8 @@ use crate::{
 };
 
 /// What a `picloud.yaml` declares.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct SourceSettings {
     /// Whether apps that git has no longer are removed.
     pub prune: bool,
@@ -33,7 +35,7 @@ pub struct SourceSettings {
 }
 
 /// A time in which commits may, or may not, be deployed.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Window {
     /// Whether it allows; else it denies.
     pub allow: bool,
@@ -46,7 +48,7 @@ pub struct Window {
 }
 
 /// `previews`
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Previews {
     /// Whether there are any.
     pub enabled: bool,
@@ -57,7 +59,7 @@ pub struct Previews {
 }
 
 /// One entry of `notifications`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Notification {
     /// `failed`, `synced`, `drifted`, `healed`.
     pub on: Vec<String>,

@@ -82,6 +82,7 @@ async fn show_value(state: &AdminState, app: &LiveApp, sources: &[SourceRecord])
     };
     let suspended = source.is_some_and(|source| source.suspended);
     let sync = match (&app.pinned_commit, suspended) {
+        _ if state.drift.is_drifted(app.id) => "drifted",
         (_, true) => "suspended",
         (Some(_), _) => "failed",
         (None, _) => "synced",

@@ -236,12 +236,12 @@ pub(super) struct Sync {
     wait: bool,
 }
 
-fn deployer(state: &AdminState, source: &SourceRecord) -> Answer<Arc<Deployer>> {
+pub(super) fn deployer(state: &AdminState, source: &SourceRecord) -> Answer<Arc<Deployer>> {
     let found = state.sources.get(&source.name);
     found.ok_or_else(|| Problem::unavailable("this process does not deploy the source"))
 }
 
-fn stalled(error: DeployError) -> Problem {
+pub(super) fn stalled(error: DeployError) -> Problem {
     match error {
         DeployError::Waiting(_) => Problem::unavailable(error.to_string()),
         DeployError::NoSuchCommit(_) => Problem::invalid(error.to_string()),

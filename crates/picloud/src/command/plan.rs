@@ -54,6 +54,7 @@ fn offline(args: &PlanArgs, revision: &str) -> Result<(bool, bool)> {
                 id: AppId::default(),
                 source,
                 pinned_commit: None,
+                damaged: Vec::new(),
                 spec,
             },
         );

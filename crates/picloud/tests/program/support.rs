@@ -176,6 +176,23 @@ impl Server {
             .expect("a number")
     }
 
+    /// How its private PostgreSQL is reached by others. Lines 4 and 5 of `postmaster.pid` are the
+    /// port and the folder of the socket (PostgreSQL's miscadmin.h); its owner is the superuser.
+    pub(crate) fn database_url(&self) -> String {
+        use std::os::unix::fs::MetadataExt;
+        let path = self.data.path().join("data/postgres/data/postmaster.pid");
+        let owner = fs::metadata(&path).expect("PostgreSQL runs").uid();
+        let owner = nix::unistd::User::from_uid(owner.into()).expect("users");
+        let owner = owner.expect("a user of that id").name;
+        let text = fs::read_to_string(path).expect("PostgreSQL runs");
+        let lines: Vec<&str> = text.lines().collect();
+        let folder = lines[4].replace('/', "%2F");
+        format!(
+            "postgres://{owner}@localhost:{}/postgres?host={folder}",
+            lines[3]
+        )
+    }
+
     /// Ends its PostgreSQL at once, without a word.
     pub(crate) fn kill_postgres(&self) {
         kill(Pid::from_raw(self.postgres_pid()), Signal::SIGQUIT).expect("PostgreSQL is killed");

@@ -60,7 +60,7 @@ impl Writer {
              FROM jsonb_to_recordset($1) AS new (id uuid, name text, dir text, description text, static_dir text,
                  http_allow text[], timeout_ms bigint, memory bigint, operations bigint, concurrency integer,
                  request_body bigint, response_body bigint)
-             ON CONFLICT (id) DO UPDATE SET source_id = EXCLUDED.source_id, dir = EXCLUDED.dir,
+             ON CONFLICT (id) DO UPDATE SET source_id = EXCLUDED.source_id, name = EXCLUDED.name, dir = EXCLUDED.dir,
                  description = EXCLUDED.description, static_dir = EXCLUDED.static_dir,
                  http_allow = EXCLUDED.http_allow, timeout_ms = EXCLUDED.timeout_ms, memory = EXCLUDED.memory,
                  operations = EXCLUDED.operations, concurrency = EXCLUDED.concurrency,
@@ -237,6 +237,7 @@ async fn write_triggers(
         .map(|(id, name, _)| format!("{id}/{name}"))
         .collect();
     delete_triggers(connection, ids, &keep).await?;
+    delete_strays(connection, ids).await?;
     if keep.is_empty() {
         return Ok(());
     }
@@ -277,6 +278,30 @@ async fn write_triggers(
         })
         .collect();
     write_details(connection, &details).await
+}
+
+/// Removes what was changed by hand so that it belongs to no trigger of these apps any more, or
+/// to one of another kind.
+async fn delete_strays(connection: &mut PgConnection, ids: &[Uuid]) -> Result<(), StoreError> {
+    sqlx::query!(
+        "WITH own AS (SELECT id, app_id, kind FROM triggers WHERE app_id = ANY($1)),
+              a AS (DELETE FROM cron_trigger_details d
+                    WHERE (app_id = ANY($1) OR trigger_id IN (SELECT id FROM own))
+                      AND (trigger_id, app_id, kind) NOT IN (SELECT id, app_id, kind FROM own)),
+              b AS (DELETE FROM kv_trigger_details d
+                    WHERE (app_id = ANY($1) OR trigger_id IN (SELECT id FROM own))
+                      AND (trigger_id, app_id, kind) NOT IN (SELECT id, app_id, kind FROM own)),
+              c AS (DELETE FROM docs_trigger_details d
+                    WHERE (app_id = ANY($1) OR trigger_id IN (SELECT id FROM own))
+                      AND (trigger_id, app_id, kind) NOT IN (SELECT id, app_id, kind FROM own))
+         DELETE FROM dead_letter_trigger_details d
+         WHERE (app_id = ANY($1) OR trigger_id IN (SELECT id FROM own))
+           AND (trigger_id, app_id, kind) NOT IN (SELECT id, app_id, kind FROM own)",
+        ids,
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
 }
 
 fn detail(kind: &TriggerKind) -> Value {

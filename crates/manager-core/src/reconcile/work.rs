@@ -1,0 +1,289 @@
+//! One commit on its way from git to what is live.
+
+use std::{sync::Arc, time::Instant};
+
+use picloud_gitops_core::{LoadOptions, Loaded, check_desired, load, plan};
+use picloud_shared::{
+    DeploymentId, Diagnostic, Plan,
+    app::to_value,
+    deployment::{Deployment, DeploymentReason, DeploymentStatus, StepTiming},
+    plan::{AppAction, LiveState, LiveVersion},
+};
+use picloud_store::{Apply, ApplyError, SourceRecord};
+
+use super::{
+    DeployError, Deployer, MAX_REPLANS, Target, blocking,
+    contents::contents,
+    known::{self, Known},
+};
+use crate::git::{Commit, GitError, GitRepository};
+
+/// One deployment under way.
+pub(super) struct Work {
+    commit: Commit,
+    target: Target,
+    /// Whether a person let this commit go.
+    approved: bool,
+    deployment: Deployment,
+    began: Instant,
+    step: Instant,
+}
+
+impl Work {
+    pub(super) async fn begin(
+        deployer: &Deployer,
+        source: &SourceRecord,
+        target: Target,
+        began: Instant,
+        repository: &Arc<GitRepository>,
+    ) -> Result<Self, DeployError> {
+        let previous = source.live_commit.clone();
+        let (git, id, before) = (
+            Arc::clone(repository),
+            target.commit.clone(),
+            previous
+                .clone()
+                .filter(|_| !target.chosen && deployer.origin.has_history()),
+        );
+        let read = blocking(move || {
+            let commit = git.commit(&id)?;
+            let rewritten = match &before {
+                Some(before) => !git.is_ancestor(before, &id)?,
+                None => false,
+            };
+            Ok::<_, GitError>((commit, rewritten))
+        });
+        let (commit, history_rewritten) = read.await??;
+        let clock = &deployer.options.clock;
+        let approved = source.approved_commit.as_ref() == Some(&target.commit);
+        // What was held or waits is the same deployment when it goes on.
+        let earlier = deployer.options.store.last_deployment(&source.name).await?;
+        let earlier = earlier.filter(|last| {
+            let pending = matches!(
+                last.status,
+                DeploymentStatus::Held | DeploymentStatus::Waiting
+            );
+            pending && last.commit == target.commit
+        });
+        let deployment = Deployment {
+            id: earlier.map_or_else(|| DeploymentId(clock.new_id()), |last| last.id),
+            source: source.name.clone(),
+            commit: target.commit.clone(),
+            previous_commit: previous,
+            author: commit.author.clone(),
+            message: commit.message.clone(),
+            status: DeploymentStatus::Applying,
+            changes: Vec::new(),
+            errors: Vec::new(),
+            history_rewritten,
+            reason: if target.chosen {
+                DeploymentReason::Rollback
+            } else {
+                DeploymentReason::Commit
+            },
+            waits_until: None,
+            signed_by: None,
+            generation: None,
+            started_at: clock.now(),
+            duration_ms: None,
+            steps: Vec::new(),
+        };
+        let mut work = Self {
+            commit,
+            target,
+            approved,
+            deployment,
+            began,
+            step: began,
+        };
+        work.done("resolve");
+        Ok(work)
+    }
+
+    fn done(&mut self, step: &str) {
+        let ms = self.step.elapsed().as_secs_f64() * 1000.0;
+        self.deployment.steps.push(StepTiming {
+            step: step.to_owned(),
+            ms,
+        });
+        self.step = Instant::now();
+    }
+
+    pub(super) async fn read(
+        &mut self,
+        deployer: &Deployer,
+        repository: &Arc<GitRepository>,
+    ) -> Result<Loaded, DeployError> {
+        let (git, cache) = (Arc::clone(repository), Arc::clone(&deployer.cache));
+        let (tree, prefix) = (
+            self.commit.tree.clone(),
+            deployer.origin.prefix().to_owned(),
+        );
+        let checker = Arc::clone(&deployer.options.checker);
+        let secrets = deployer.options.secrets.clone();
+        let loaded = blocking(move || {
+            let options = LoadOptions {
+                path: &prefix,
+                checker: checker.as_ref(),
+                secrets: secrets.as_deref(),
+            };
+            load(git.as_ref(), &tree, &options, &mut cache.lock())
+        });
+        let loaded = loaded.await??;
+        let broken = check_desired(&loaded.desired);
+        if !broken.is_empty() {
+            return Err(DeployError::Unexpected(format!(
+                "the desired state is not sound: {}",
+                broken.join("; ")
+            )));
+        }
+        deployer
+            .origin
+            .declare_interval(loaded.settings.interval_ms);
+        self.done("validate");
+        Ok(loaded)
+    }
+
+    pub(super) async fn reconcile(
+        mut self,
+        deployer: &Deployer,
+        repository: &Arc<GitRepository>,
+        loaded: &Loaded,
+        known: &mut Option<Known>,
+    ) -> Result<Deployment, DeployError> {
+        let store = &deployer.options.store;
+        for _ in 0..MAX_REPLANS {
+            let current = known::current(store, deployer.source.id, known).await?;
+            let plan = plan(
+                deployer.source.id,
+                &loaded.desired,
+                &current.live,
+                loaded.settings.prune,
+            );
+            self.deployment.changes = plan.changes().cloned().collect();
+            self.deployment.errors = loaded
+                .diagnostics
+                .iter()
+                .chain(&plan.errors)
+                .cloned()
+                .collect();
+            self.deployment.status = status(&self.deployment.errors, loaded, &plan);
+            self.done("plan");
+            if self.deployment.status == DeploymentStatus::Failed {
+                self.deployment.changes.clear();
+                return self.end_without_apply(deployer).await;
+            }
+            if self.removes_too_much(deployer, loaded, &current.live, &plan) {
+                self.deployment.status = DeploymentStatus::Held;
+                return self.end_without_apply(deployer).await;
+            }
+            let blobs = contents(store, repository, &plan, &current.live.edited).await?;
+            let desired = current.change(loaded, &plan);
+            let applied = store
+                .apply(Apply {
+                    source: deployer.source.id,
+                    commit: &self.commit.id,
+                    head: Some(&self.target.head),
+                    plan: &plan,
+                    blobs: &blobs,
+                    deployment: &self.deployment,
+                    clock: deployer.options.clock.as_ref(),
+                    ids: &current.ids(&plan),
+                    desired: &desired,
+                    settings: Some(&to_value(&loaded.settings)),
+                })
+                .await;
+            match applied {
+                Ok(applied) => {
+                    self.done("apply");
+                    let version = applied.version;
+                    *known = known
+                        .take()
+                        .and_then(|known| known.after(&plan, &desired, &applied, &self.deployment));
+                    return self.publish(deployer, version).await;
+                }
+                Err(ApplyError::ParentChanged) => *known = None,
+                Err(ApplyError::Store(error)) => return Err(error.into()),
+            }
+        }
+        Err(DeployError::Unexpected(
+            "the live state changes faster than a plan can be made".to_owned(),
+        ))
+    }
+
+    /// Whether this commit needs a person's word: it would remove all apps of the source, or more
+    /// of them than the limit.
+    fn removes_too_much(
+        &self,
+        deployer: &Deployer,
+        loaded: &Loaded,
+        live: &LiveState,
+        plan: &Plan,
+    ) -> bool {
+        if self.approved || self.target.chosen || !deployer.origin.has_history() {
+            return false;
+        }
+        let own = live
+            .apps
+            .values()
+            .filter(|app| app.source == deployer.source.id)
+            .count();
+        let removed = plan
+            .apps
+            .values()
+            .filter(|app| app.action == AppAction::Remove)
+            .count();
+        removed > 0
+            && (removed == own || removed * 100 > own * usize::from(loaded.settings.prune_limit))
+    }
+
+    /// Records what was decided; nothing of the commit becomes live.
+    async fn end_without_apply(mut self, deployer: &Deployer) -> Result<Deployment, DeployError> {
+        self.deployment.duration_ms = Some(self.began.elapsed().as_secs_f64() * 1000.0);
+        // Another commit than the head was chosen by a person, who is told.
+        let head = (!self.target.chosen).then_some(&self.target.head);
+        deployer
+            .options
+            .store
+            .record_deployment(deployer.source.id, &self.deployment, head)
+            .await?;
+        Ok(self.deployment)
+    }
+
+    async fn publish(
+        mut self,
+        deployer: &Deployer,
+        version: LiveVersion,
+    ) -> Result<Deployment, DeployError> {
+        self.deployment.generation = Some(version.generation);
+        deployer.served(version).await;
+        self.done("publish");
+        self.deployment.duration_ms = Some(self.began.elapsed().as_secs_f64() * 1000.0);
+        deployer
+            .options
+            .store
+            .finish_deployment(&self.deployment)
+            .await?;
+        Ok(self.deployment)
+    }
+}
+
+fn status(errors: &[Diagnostic], loaded: &Loaded, plan: &Plan) -> DeploymentStatus {
+    if !errors.iter().any(Diagnostic::is_error) {
+        return DeploymentStatus::Synced;
+    }
+    // Errors that belong to no app are of the source itself: then nothing of it can be trusted.
+    let of_source = loaded.diagnostics.iter().any(|finding| {
+        finding.is_error()
+            && (finding.path.ends_with("picloud.yaml")
+                || finding.code == "E0209"
+                    && finding.app.is_none()
+                    && loaded.desired.apps.is_empty())
+    });
+    let foreign = plan.errors.len();
+    if of_source || loaded.desired.apps.len() == foreign {
+        DeploymentStatus::Failed
+    } else {
+        DeploymentStatus::Partial
+    }
+}
