@@ -5,8 +5,8 @@ use std::{collections::HashMap, sync::Arc};
 use parking_lot::RwLock;
 use picloud_shared::{AppId, ScriptPath, snapshot::ScriptSource};
 use rhai::{
-    AST, Engine, EvalAltResult, ImmutableString, Module, ModuleResolver, OptimizationLevel,
-    Position, Scope, Shared, Token,
+    AST, Engine, EvalAltResult, FnNamespace, ImmutableString, Module, ModuleResolver,
+    OptimizationLevel, Position, Scope, Shared, Token,
     packages::{Package, StandardPackage},
 };
 
@@ -153,6 +153,7 @@ impl ModuleResolver for SnapshotModules {
         })?;
         let mut module = Module::eval_ast_as_new(Scope::new(), &ast, engine)
             .map_err(|error| EvalAltResult::ErrorInModule(path.to_owned(), error, position))?;
+        publish_closures(&mut module, &ast);
         module.build_index();
         let module = Shared::new(module);
         let mut ready = self.ready.write();
@@ -162,4 +163,26 @@ impl ModuleResolver for SnapshotModules {
         ready.insert(key, Shared::clone(&module));
         Ok(module)
     }
+}
+
+/// A closure that a module's function returns is called by a name of its own, which is looked for
+/// where the call stands: it has to be found there. Since no script can write such a name, nothing
+/// else becomes visible.
+#[expect(
+    deprecated,
+    reason = "the registration API has no way to say this of a script's function"
+)]
+fn publish_closures(module: &mut Module, ast: &AST) {
+    let mut names = Module::new();
+    for function in ast.iter_fn_def() {
+        if is_closure(&function.name) {
+            let hash = names.set_script_fn(Shared::clone(function));
+            module.update_fn_namespace(hash, FnNamespace::Global);
+        }
+    }
+}
+
+/// Whether that is the name of a closure.
+pub(crate) fn is_closure(name: &str) -> bool {
+    name.starts_with("anon$")
 }

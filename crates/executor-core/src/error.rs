@@ -6,6 +6,8 @@ use picloud_shared::{
 };
 use rhai::{Dynamic, EvalAltResult, Map, Position};
 
+use crate::engine;
+
 /// What a run's error says: the innermost place, and the way there.
 pub(crate) fn run_error(
     error: &EvalAltResult,
@@ -93,9 +95,14 @@ fn explain(error: &EvalAltResult, stopped: Option<RunErrorKind>) -> (RunErrorKin
             "there are too many variables".to_owned(),
         ),
         EvalAltResult::ErrorRuntime(value, _) => (thrown_kind(value), thrown(value)),
-        EvalAltResult::ErrorParsing(..) | EvalAltResult::ErrorModuleNotFound(..) => {
+EvalAltResult::ErrorParsing(..) | EvalAltResult::ErrorModuleNotFound(..) => {
             (RunErrorKind::Compile, bare(error))
         }
+        EvalAltResult::ErrorFunctionNotFound(name, _) if engine::is_closure(name) => (
+            RunErrorKind::Script,
+            "a closure of a module is called where the module is not imported; import it at the top"
+                .to_owned(),
+        ),
         other => (RunErrorKind::Script, bare(other)),
     }
 }

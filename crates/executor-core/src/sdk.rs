@@ -29,7 +29,10 @@ mod testing;
 mod time;
 
 use picloud_shared::sdk::{SdkError, SdkErrorCode, Services};
-use rhai::{Dynamic, Engine, EvalAltResult, ImmutableString, Map, Position};
+use rhai::{
+    Dynamic, Engine, EvalAltResult, ImmutableString, Map, Module, NativeCallContext, Position,
+    Variant,
+};
 
 use crate::limits;
 
@@ -130,6 +133,47 @@ pub fn rhai_definitions() -> String {
     out.push_str("}\n");
     out
 }
+
+/// Adds a function to a module. Its errors tell where it was called: the engine by itself says that
+/// of its own functions alone.
+pub(crate) fn function<A, F: SdkFunction<A>>(module: &mut Module, name: &str, function: F) {
+    function.add_to(module, name);
+}
+
+/// What [`function`] takes: a function of at most four arguments.
+pub(crate) trait SdkFunction<A> {
+    /// Makes it known by that name.
+    fn add_to(self, module: &mut Module, name: &str);
+}
+
+macro_rules! sdk_function {
+    ($($argument:ident),*) => {
+        impl<F, R, $($argument),*> SdkFunction<($($argument,)*)> for F
+        where
+            F: Fn($($argument),*) -> Native<R> + Send + Sync + 'static,
+            R: Variant + Clone,
+            $($argument: Variant + Clone),*
+        {
+            #[allow(non_snake_case, reason = "the arguments go by the names of their types")]
+            fn add_to(self, module: &mut Module, name: &str) {
+                module.set_native_fn(name, move |context: NativeCallContext<'_>, $($argument: $argument),*| {
+                    self($($argument),*).map_err(|mut error| {
+                        if error.position().is_none() {
+                            error.set_position(context.call_position());
+                        }
+                        error
+                    })
+                });
+            }
+        }
+    };
+}
+
+sdk_function!();
+sdk_function!(A);
+sdk_function!(A, B);
+sdk_function!(A, B, C);
+sdk_function!(A, B, C, D);
 
 /// Throws an error of a service as `#{code, message}`.
 pub(crate) fn throw(error: SdkError) -> Box<EvalAltResult> {

@@ -5,7 +5,7 @@ use rhai::{Blob, Dynamic, ImmutableString, Module};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-use super::{Native, encoding, invalid, with_bytes};
+use super::{Native, encoding, function, invalid, with_bytes};
 
 /// Bytes of one `random`.
 const MAX_RANDOM: i64 = 65_536;
@@ -19,16 +19,21 @@ functions! {
 
 pub(super) fn module() -> Module {
     let mut module = Module::new();
-    module.set_native_fn("sha256", |data: Dynamic| {
+    function(&mut module, "sha256", |data: Dynamic| {
         with_bytes("the data", &data, |bytes| {
             ImmutableString::from(encoding::to_hex(&Sha256::digest(bytes)))
         })
     });
-    module.set_native_fn("hmac_sha256", |key: Dynamic, message: Dynamic| {
-        let code = hmac(&key, &message)?;
-        Ok(ImmutableString::from(encoding::to_hex(&code)))
-    });
-    module.set_native_fn(
+    function(
+        &mut module,
+        "hmac_sha256",
+        |key: Dynamic, message: Dynamic| {
+            let code = hmac(&key, &message)?;
+            Ok(ImmutableString::from(encoding::to_hex(&code)))
+        },
+    );
+    function(
+        &mut module,
         "verify_hmac",
         |key: Dynamic, message: Dynamic, hex: ImmutableString| {
             let code = hmac(&key, &message)?;
@@ -37,7 +42,7 @@ pub(super) fn module() -> Module {
             Ok(bool::from(code.ct_eq(given.as_slice())))
         },
     );
-    module.set_native_fn("random", random);
+    function(&mut module, "random", random);
     module
 }
 

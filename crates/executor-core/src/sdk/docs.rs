@@ -4,7 +4,7 @@ use picloud_shared::sdk::{DocsService, Document, FindOptions, SdkCallCx};
 use rhai::{Array, Dynamic, ImmutableString, Map, Module};
 use serde_json::Value;
 
-use super::{Native, absent, invalid, limit, services, text, throw, unknown, version};
+use super::{Native, absent, function, invalid, limit, services, text, throw, unknown, version};
 use crate::json;
 
 functions! {
@@ -21,38 +21,41 @@ type Text = ImmutableString;
 
 pub(super) fn module() -> Module {
     let mut module = Module::new();
-    module.set_native_fn("create", |c: Text, document: Map| {
+    function(&mut module, "create", |c: Text, document: Map| {
         let document = to_json(document)?;
         with(|docs, cx| {
             let id = docs.create(cx, &c, &document).map_err(throw)?;
             Ok(ImmutableString::from(id))
         })
     });
-    module.set_native_fn("get", |c: Text, id: Text| {
+    function(&mut module, "get", |c: Text, id: Text| {
         with(|docs, cx| {
             let found = docs.get(cx, &c, &id).map_err(throw)?;
             Ok(found.map_or(Dynamic::UNIT, shown))
         })
     });
-    module.set_native_fn("update", |c: Text, id: Text, document: Map| {
+    function(&mut module, "update", |c: Text, id: Text, document: Map| {
         update(&c, &id, document, &Map::new())
     });
-    module.set_native_fn(
+    function(
+        &mut module,
         "update",
         |c: Text, id: Text, document: Map, options: Map| update(&c, &id, document, &options),
     );
-    module.set_native_fn("patch", |c: Text, id: Text, merge: Map| {
+    function(&mut module, "patch", |c: Text, id: Text, merge: Map| {
         let merge = to_json(merge)?;
         with(|docs, cx| docs.patch(cx, &c, &id, &merge).map_err(throw))
     });
-    module.set_native_fn("delete", |c: Text, id: Text| {
+    function(&mut module, "delete", |c: Text, id: Text| {
         with(|docs, cx| docs.delete(cx, &c, &id).map_err(throw))
     });
-    module.set_native_fn("find", |c: Text, filter: Map| find(&c, filter, &Map::new()));
-    module.set_native_fn("find", |c: Text, filter: Map, options: Map| {
+    function(&mut module, "find", |c: Text, filter: Map| {
+        find(&c, filter, &Map::new())
+    });
+    function(&mut module, "find", |c: Text, filter: Map, options: Map| {
         find(&c, filter, &options)
     });
-    module.set_native_fn("count", |c: Text, filter: Map| {
+    function(&mut module, "count", |c: Text, filter: Map| {
         let filter = to_json(filter)?;
         with(|docs, cx| docs.count(cx, &c, &filter).map_err(throw))
     });

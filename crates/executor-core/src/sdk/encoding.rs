@@ -8,7 +8,7 @@ use base64::{
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use rhai::{Array, Blob, Dynamic, ImmutableString, Map, Module};
 
-use super::{MAX_TEXT, Native, invalid, with_bytes};
+use super::{MAX_TEXT, Native, function, invalid, with_bytes};
 
 functions! {
     "base64" :: "encode" [1], ["encode(data: Dynamic) -> String"], "Base64 (RFC 4648, section 4) of text or a blob, with padding.";
@@ -44,13 +44,13 @@ pub(super) fn base64url() -> Module {
 
 fn codec(engine: &'static GeneralPurpose) -> Module {
     let mut module = Module::new();
-    module.set_native_fn("encode", move |data: Dynamic| {
+    function(&mut module, "encode", move |data: Dynamic| {
         with_bytes("the data", &data, |bytes| {
             room(bytes.len(), bytes.len().saturating_mul(2))?;
             Ok(ImmutableString::from(engine.encode(bytes)))
         })?
     });
-    module.set_native_fn("decode", move |text: ImmutableString| {
+    function(&mut module, "decode", move |text: ImmutableString| {
         let decoded: Native<Blob> = engine
             .decode(text.as_bytes())
             .map_err(|error| invalid(format!("this is not base64: {error}")));
@@ -71,13 +71,13 @@ fn room(size: usize, result: usize) -> Native<()> {
 
 pub(super) fn hex() -> Module {
     let mut module = Module::new();
-    module.set_native_fn("encode", |data: Dynamic| {
+    function(&mut module, "encode", |data: Dynamic| {
         with_bytes("the data", &data, |bytes| {
             room(bytes.len(), bytes.len().saturating_mul(2))?;
             Ok(ImmutableString::from(to_hex(bytes)))
         })?
     });
-    module.set_native_fn("decode", |text: ImmutableString| {
+    function(&mut module, "decode", |text: ImmutableString| {
         from_hex(&text).ok_or_else(|| invalid("this is not hexadecimal"))
     });
     module
@@ -108,19 +108,19 @@ pub(super) fn from_hex(text: &str) -> Option<Blob> {
 
 pub(super) fn url() -> Module {
     let mut module = Module::new();
-    module.set_native_fn("encode", |text: ImmutableString| {
+    function(&mut module, "encode", |text: ImmutableString| {
         room(text.len(), text.len().saturating_mul(3))?;
         Ok(ImmutableString::from(
             utf8_percent_encode(&text, COMPONENT).to_string(),
         ))
     });
-    module.set_native_fn("decode", |text: ImmutableString| {
+    function(&mut module, "decode", |text: ImmutableString| {
         let decoded = percent_decode_str(&text).decode_utf8();
         decoded
             .map(|text| ImmutableString::from(text.into_owned()))
             .map_err(|_| invalid("the decoded bytes are not UTF-8"))
     });
-    module.set_native_fn("parse", |text: ImmutableString| parse(&text));
+    function(&mut module, "parse", |text: ImmutableString| parse(&text));
     module
 }
 

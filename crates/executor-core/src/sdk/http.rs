@@ -4,7 +4,9 @@ use bytes::Bytes;
 use picloud_shared::sdk::{HttpAnswer, HttpCall};
 use rhai::{Blob, Dynamic, ImmutableString, Map, Module};
 
-use super::{MAX_TEXT, Native, absent, duration, invalid, services, text, throw, unknown};
+use super::{
+    MAX_TEXT, Native, absent, duration, function, invalid, services, text, throw, unknown,
+};
 use crate::json;
 
 /// Bytes of an answer's body, unless the call says otherwise.
@@ -31,22 +33,25 @@ type Text = ImmutableString;
 pub(crate) fn module() -> Module {
     let mut module = Module::new();
     for (name, method) in [("get", "GET"), ("head", "HEAD"), ("delete", "DELETE")] {
-        module.set_native_fn(name, move |url: Text| {
+        function(&mut module, name, move |url: Text| {
             send(method, &url, &Dynamic::UNIT, &Map::new())
         });
-        module.set_native_fn(name, move |url: Text, options: Map| {
+        function(&mut module, name, move |url: Text, options: Map| {
             send(method, &url, &Dynamic::UNIT, &options)
         });
     }
     for (name, method) in [("post", "POST"), ("put", "PUT"), ("patch", "PATCH")] {
-        module.set_native_fn(name, move |url: Text, body: Dynamic| {
+        function(&mut module, name, move |url: Text, body: Dynamic| {
             send(method, &url, &body, &Map::new())
         });
-        module.set_native_fn(name, move |url: Text, body: Dynamic, options: Map| {
-            send(method, &url, &body, &options)
-        });
+        function(
+            &mut module,
+            name,
+            move |url: Text, body: Dynamic, options: Map| send(method, &url, &body, &options),
+        );
     }
-    module.set_native_fn(
+    function(
+        &mut module,
         "request",
         |method: Text, url: Text, body: Dynamic, options: Map| {
             send(&method.to_ascii_uppercase(), &url, &body, &options)

@@ -3,7 +3,7 @@
 use rhai::{ImmutableString, Module};
 use uuid::Builder;
 
-use super::{MAX_TEXT, Native, invalid};
+use super::{MAX_TEXT, Native, function, invalid};
 use crate::limits;
 
 functions! {
@@ -14,13 +14,13 @@ functions! {
 
 pub(super) fn uuid() -> Module {
     let mut module = Module::new();
-    module.set_native_fn("v4", || {
+    function(&mut module, "v4", || {
         let mut bytes = [0; 16];
         getrandom::fill(&mut bytes).map_err(|error| invalid(error.to_string()))?;
         let id = Builder::from_random_bytes(bytes).into_uuid();
         Ok(ImmutableString::from(id.to_string()))
     });
-    module.set_native_fn("v7", || -> Native<ImmutableString> {
+    function(&mut module, "v7", || -> Native<ImmutableString> {
         let id = limits::with(|state| state.clock.new_id());
         let id = id.ok_or_else(|| invalid("there is no run on this thread"))?;
         Ok(id.to_string().into())
@@ -30,7 +30,7 @@ pub(super) fn uuid() -> Module {
 
 pub(super) fn html() -> Module {
     let mut module = Module::new();
-    module.set_native_fn("escape", |text: ImmutableString| escape(&text));
+    function(&mut module, "escape", |text: ImmutableString| escape(&text));
     module
 }
 

@@ -2,7 +2,7 @@
 
 use rhai::{Dynamic, ImmutableString, Module};
 
-use super::{Function, Native, invalid};
+use super::{Function, Native, function, invalid};
 use crate::json;
 
 /// Bytes of a text that is parsed or made.
@@ -30,9 +30,9 @@ pub(super) const FUNCTIONS: &[Function] = &[
 
 pub(super) fn module() -> Module {
     let mut module = Module::new();
-    module.set_native_fn("parse", |text: ImmutableString| parse(&text));
-    module.set_native_fn("stringify", |value: Dynamic| stringify(&value));
-    module.set_native_fn("stringify", |value: Dynamic, indent: i64| {
+    function(&mut module, "parse", |text: ImmutableString| parse(&text));
+    function(&mut module, "stringify", |value: Dynamic| stringify(&value));
+    function(&mut module, "stringify", |value: Dynamic, indent: i64| {
         pretty(&value, indent)
     });
     module

@@ -3,7 +3,9 @@
 use picloud_shared::sdk::{KvListOptions, KvSetOptions};
 use rhai::{Array, Dynamic, ImmutableString, Map, Module};
 
-use super::{Function, Native, duration, invalid, limit, services, text, throw, unknown, version};
+use super::{
+    Function, Native, duration, function, invalid, limit, services, text, throw, unknown, version,
+};
 use crate::json;
 
 macro_rules! function {
@@ -76,20 +78,28 @@ type Text = ImmutableString;
 
 pub(super) fn module() -> Module {
     let mut module = Module::new();
-    module.set_native_fn("get", |c: Text, k: Text| get(&c, &k));
-    module.set_native_fn("set", |c: Text, k: Text, value: Dynamic| {
+    function(&mut module, "get", |c: Text, k: Text| get(&c, &k));
+    function(&mut module, "set", |c: Text, k: Text, value: Dynamic| {
         set(&c, &k, &value, &Map::new())
     });
-    module.set_native_fn("set", |c: Text, k: Text, value: Dynamic, options: Map| {
-        set(&c, &k, &value, &options)
+    function(
+        &mut module,
+        "set",
+        |c: Text, k: Text, value: Dynamic, options: Map| set(&c, &k, &value, &options),
+    );
+    function(&mut module, "delete", |c: Text, k: Text| delete(&c, &k));
+    function(&mut module, "incr", |c: Text, k: Text| incr(&c, &k, 1));
+    function(&mut module, "incr", |c: Text, k: Text, by: i64| {
+        incr(&c, &k, by)
     });
-    module.set_native_fn("delete", |c: Text, k: Text| delete(&c, &k));
-    module.set_native_fn("incr", |c: Text, k: Text| incr(&c, &k, 1));
-    module.set_native_fn("incr", |c: Text, k: Text, by: i64| incr(&c, &k, by));
-    module.set_native_fn("list", |c: Text| list(&c, &Map::new()));
-    module.set_native_fn("list", |c: Text, options: Map| list(&c, &options));
-    module.set_native_fn("get_many", |c: Text, keys: Array| get_many(&c, &keys));
-    module.set_native_fn("get_with_version", |c: Text, k: Text| {
+    function(&mut module, "list", |c: Text| list(&c, &Map::new()));
+    function(&mut module, "list", |c: Text, options: Map| {
+        list(&c, &options)
+    });
+    function(&mut module, "get_many", |c: Text, keys: Array| {
+        get_many(&c, &keys)
+    });
+    function(&mut module, "get_with_version", |c: Text, k: Text| {
         get_with_version(&c, &k)
     });
     module

@@ -3,7 +3,7 @@
 use picloud_shared::run::{LogLevel, LogLine};
 use rhai::{ImmutableString, Map, Module};
 
-use super::Function;
+use super::{Function, function};
 use crate::{json, limits};
 
 /// Lines of a run that are kept.
@@ -55,14 +55,18 @@ pub(super) fn module() -> Module {
         ("error", LogLevel::Error),
     ];
     for (name, level) in levels {
-        module.set_native_fn(name, move |text: ImmutableString| {
+        function(&mut module, name, move |text: ImmutableString| {
             write(level, &text, None);
             Ok(())
         });
-        module.set_native_fn(name, move |text: ImmutableString, fields: Map| {
-            write(level, &text, Some(fields));
-            Ok(())
-        });
+        function(
+            &mut module,
+            name,
+            move |text: ImmutableString, fields: Map| {
+                write(level, &text, Some(fields));
+                Ok(())
+            },
+        );
     }
     module
 }

@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use regex::{Regex, RegexBuilder};
 use rhai::{Array, Dynamic, ImmutableString, Module};
 
-use super::{MAX_TEXT, Native, invalid};
+use super::{MAX_TEXT, Native, function, invalid};
 
 /// Bytes of a pattern.
 const MAX_PATTERN: usize = 4_096;
@@ -26,17 +26,20 @@ thread_local! {
 
 pub(super) fn module() -> Module {
     let mut module = Module::new();
-    module.set_native_fn(
+    function(
+        &mut module,
         "is_match",
         |pattern: ImmutableString, text: ImmutableString| {
             Ok(compiled(&pattern, &text)?.is_match(&text))
         },
     );
-    module.set_native_fn(
+    function(
+        &mut module,
         "captures",
         |pattern: ImmutableString, text: ImmutableString| captures(&pattern, &text),
     );
-    module.set_native_fn(
+    function(
+        &mut module,
         "replace_all",
         |pattern: ImmutableString, text: ImmutableString, with: ImmutableString| {
             replace_all(&pattern, &text, &with)

@@ -3,7 +3,7 @@
 use picloud_shared::{ScriptPath, app::ScriptKind, sdk::EnqueueOptions};
 use rhai::{Dynamic, ImmutableString, Map, Module, NativeCallContext};
 
-use super::{Native, absent, duration, invalid, services, text, throw, unknown};
+use super::{Native, absent, duration, function, invalid, services, text, throw, unknown};
 use crate::{json, nested};
 
 /// Bytes of a job's key.
@@ -24,12 +24,14 @@ pub(super) fn module() -> Module {
             invoke(context.engine(), &script, &payload)
         },
     );
-    module.set_native_fn("enqueue", |script: Text, payload: Dynamic| {
+    function(&mut module, "enqueue", |script: Text, payload: Dynamic| {
         enqueue(&script, &payload, &Map::new())
     });
-    module.set_native_fn("enqueue", |script: Text, payload: Dynamic, options: Map| {
-        enqueue(&script, &payload, &options)
-    });
+    function(
+        &mut module,
+        "enqueue",
+        |script: Text, payload: Dynamic, options: Map| enqueue(&script, &payload, &options),
+    );
     module
 }
 

@@ -2,7 +2,7 @@
 
 use rhai::{ImmutableString, Module};
 
-use super::{Native, absent, services, throw};
+use super::{Native, absent, function, services, throw};
 use crate::limits;
 
 functions! {
@@ -11,7 +11,7 @@ functions! {
 
 pub(crate) fn module() -> Module {
     let mut module = Module::new();
-    module.set_native_fn("get", |name: ImmutableString| get(&name));
+    function(&mut module, "get", |name: ImmutableString| get(&name));
     module
 }
 

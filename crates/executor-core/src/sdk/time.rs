@@ -9,7 +9,7 @@ use chrono::{
 use chrono_tz::Tz;
 use rhai::{ImmutableString, Module};
 
-use super::{Native, invalid};
+use super::{Native, function, invalid};
 use crate::limits;
 
 functions! {
@@ -25,21 +25,28 @@ const MAX_PATTERN: usize = 256;
 
 pub(super) fn module() -> Module {
     let mut module = Module::new();
-    module.set_native_fn("now", || Ok(ImmutableString::from(show(now()?))));
-    module.set_native_fn("unix_ms", || Ok(now()?.timestamp_millis()));
-    module.set_native_fn("parse", |text: ImmutableString| {
+    function(&mut module, "now", || {
+        Ok(ImmutableString::from(show(now()?)))
+    });
+    function(&mut module, "unix_ms", || Ok(now()?.timestamp_millis()));
+    function(&mut module, "parse", |text: ImmutableString| {
         Ok(parse(&text)?.timestamp_millis())
     });
-    module.set_native_fn("format", |ms: i64, pattern: ImmutableString| {
-        format(ms, &pattern, "UTC")
-    });
-    module.set_native_fn(
+    function(
+        &mut module,
+        "format",
+        |ms: i64, pattern: ImmutableString| format(ms, &pattern, "UTC"),
+    );
+    function(
+        &mut module,
         "format",
         |ms: i64, pattern: ImmutableString, zone: ImmutableString| format(ms, &pattern, &zone),
     );
-    module.set_native_fn("add", |text: ImmutableString, by: ImmutableString| {
-        add(&text, &by)
-    });
+    function(
+        &mut module,
+        "add",
+        |text: ImmutableString, by: ImmutableString| add(&text, &by),
+    );
     module
 }
 

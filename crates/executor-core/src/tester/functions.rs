@@ -48,18 +48,21 @@ pub(super) fn register(engine: &mut Engine, host: &Arc<dyn TestHost>) {
 fn register_modules(engine: &mut Engine, host: &Arc<dyn TestHost>) {
     let mut http = sdk::http::module();
     let own = Arc::clone(host);
-    http.set_native_fn("mock", move |url: ImmutableString, answer: Map| {
-        own.mock_http(&url, mock(&answer)?).map_err(throw)
-    });
+    sdk::function(
+        &mut http,
+        "mock",
+        move |url: ImmutableString, answer: Map| own.mock_http(&url, mock(&answer)?).map_err(throw),
+    );
     let own = Arc::clone(host);
-    http.set_native_fn("sent", move || {
+    sdk::function(&mut http, "sent", move || {
         Ok(own.sent().into_iter().map(sent).collect::<Array>())
     });
     engine.register_static_module("http", http.into());
 
     let mut secrets = sdk::secrets::module();
     let own = Arc::clone(host);
-    secrets.set_native_fn(
+    sdk::function(
+        &mut secrets,
         "mock",
         move |name: ImmutableString, value: ImmutableString| {
             own.mock_secret(&name, &value).map_err(throw)
@@ -69,11 +72,11 @@ fn register_modules(engine: &mut Engine, host: &Arc<dyn TestHost>) {
 
     let mut clock = rhai::Module::new();
     let own = Arc::clone(host);
-    clock.set_native_fn("set", move |at: ImmutableString| {
+    sdk::function(&mut clock, "set", move |at: ImmutableString| {
         own.set_clock(&at).map_err(throw)
     });
     let own = Arc::clone(host);
-    clock.set_native_fn("advance", move |by: Dynamic| {
+    sdk::function(&mut clock, "advance", move |by: Dynamic| {
         own.advance_clock(sdk::duration("the duration", &by)?)
             .map_err(throw)
     });
