@@ -13,6 +13,7 @@ use picloud_store::Store;
 use crate::sources::Sources;
 
 pub use hooks::{HookRequest, PHASES, RefUpdate, listen};
+pub(crate) use http::base_url;
 pub use http::router;
 
 /// What hosting needs.

@@ -6,7 +6,7 @@
 
 mod body;
 pub(crate) mod delivery;
-mod once;
+pub(crate) mod once;
 mod signature;
 
 use std::{sync::Arc, time::Duration};
@@ -28,12 +28,14 @@ use serde_json::{Value, json};
 
 use crate::{
     admin::Problem,
+    hosting::base_url,
     keys,
+    pulls::{PullError, Pulls, Reported},
     reconcile::{DeployError, Deployer},
     sources::Sources,
 };
 use body::{Bodies, BodyError};
-use delivery::{Delivery, Event};
+use delivery::{Delivery, Event, PullEvent};
 use once::{Once, Rate};
 
 /// Bytes of a delivery, unless the configuration says otherwise.
@@ -52,6 +54,8 @@ pub struct WebhookState {
     pub clock: Arc<dyn Clock>,
     /// Whose deliveries.
     pub sources: Arc<Sources>,
+    /// What is done about pull requests.
+    pub pulls: Arc<Pulls>,
     shared: Arc<Shared>,
 }
 
@@ -67,12 +71,14 @@ impl WebhookState {
         store: Store,
         clock: Arc<dyn Clock>,
         sources: Arc<Sources>,
+        pulls: Arc<Pulls>,
         max_body: usize,
     ) -> Self {
         Self {
             store,
             clock,
             sources,
+            pulls,
             shared: Arc::new(Shared {
                 bodies: Bodies::new(max_body),
                 once: Once::default(),
@@ -262,6 +268,10 @@ async fn once_only(
         let read = delivery::read(&headers, &body, generic);
         let read = read.map_err(|error| Problem::invalid(error.to_string()))?;
         drop(body);
+        if !generic {
+            let (named, url) = (read.repository.as_deref(), base_url(&headers));
+            state.store.set_forge_names(source.id, named, &url).await?;
+        }
         let answer = act(&state, &source, read).await?;
         if let Some(id) = &id
             && answer.is_final
@@ -289,12 +299,6 @@ async fn act(
     let deployer = state.sources.get(name);
     let deployer =
         deployer.ok_or_else(|| Problem::unavailable("this process does not deploy the source"))?;
-    if let Some(repository) = delivery.repository.as_deref() {
-        state
-            .store
-            .set_forge_repository(source.id, repository)
-            .await?;
-    }
     match delivery.event {
         Event::Ping => {
             let body = json!({ "outcome": "pong", "source": name });
@@ -308,10 +312,7 @@ async fn act(
             ))
         }
         Event::Push { .. } | Event::Sync => deploy(state, &deployer).await,
-        Event::Pull(pull) => Ok(Answer::ignored(
-            name,
-            &format!("pull request {}: the source has no forge", pull.number),
-        )),
+        Event::Pull(pull) => plan(state, &deployer, delivery.repository, pull).await,
         Event::Other(event) => Ok(Answer::ignored(
             name,
             &format!("nothing is done about `{event}`"),
@@ -349,6 +350,65 @@ async fn deploy(state: &WebhookState, deployer: &Arc<Deployer>) -> Result<Answer
     });
     body["deployment"] = deployment.as_deref().map_or(Value::Null, show_deployment);
     Ok(Answer::new(StatusCode::OK, body))
+}
+
+/// Plans a pull request and tells its forge; goes on where nobody waits any more.
+async fn plan(
+    state: &WebhookState,
+    deployer: &Arc<Deployer>,
+    repository: Option<String>,
+    pull: PullEvent,
+) -> Result<Answer, Problem> {
+    let name = &deployer.source().name;
+    let number = pull.number;
+    let Some(repository) = repository.filter(|_| deployer.source().forge.is_some()) else {
+        let why = format!("pull request {number}: the source has no forge");
+        return Ok(Answer::ignored(name, &why));
+    };
+    let (pulls, asked) = (Arc::clone(&state.pulls), Arc::clone(deployer));
+    let under_way = tokio::spawn(async move { pulls.event(&asked, repository, pull).await });
+    let answer = |status, outcome: &str, detail: String| {
+        let body =
+            json!({ "outcome": outcome, "source": name, "pull_request": number, "detail": detail });
+        Answer::new(status, body)
+    };
+    let Ok(done) = tokio::time::timeout(WAIT, under_way).await else {
+        let detail = "the plan is being made".to_owned();
+        return Ok(answer(StatusCode::ACCEPTED, "accepted", detail));
+    };
+    let done = done.map_err(|error| {
+        tracing::error!(%error, "a pull request could not be planned");
+        Problem::internal()
+    })?;
+    Ok(match done {
+        Ok(Reported::Ignored(why)) => answer(
+            StatusCode::ACCEPTED,
+            "ignored",
+            format!("pull request {number}: {why}"),
+        ),
+        Ok(Reported::Unchanged) => answer(
+            StatusCode::OK,
+            "unchanged",
+            "its head is as it was".to_owned(),
+        ),
+        Ok(Reported::Closed) => answer(StatusCode::OK, "closed", "it is closed".to_owned()),
+        Ok(Reported::Planned { valid, summary }) => {
+            let outcome = if valid { "planned" } else { "invalid" };
+            answer(StatusCode::OK, outcome, summary)
+        }
+        Err(error) => Answer {
+            is_final: false,
+            ..answer(StatusCode::ACCEPTED, retried(&error), error.to_string())
+        },
+    })
+}
+
+fn retried(error: &PullError) -> &'static str {
+    if error.is_passing() {
+        "retrying"
+    } else {
+        "failed"
+    }
 }
 
 /// It is tried again by itself; the same delivery, sent again, is too.

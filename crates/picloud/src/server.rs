@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use picloud_executor_core::{InProcessExecutor, RhaiChecker};
 use picloud_manager_core::{
     AdminState, Deployer, DeployerOptions, DriftWatch, EventHub, HostingState, Sources,
-    git::LocalPath, keys, webhooks::WebhookState, work_tree::WorkTree,
+    git::LocalPath, keys, pulls::Pulls, webhooks::WebhookState, work_tree::WorkTree,
 };
 use picloud_orchestrator_core::{
     Dispatcher, Ingress, IngressOptions, Recorder, RecorderOptions, SnapshotHolder,
@@ -235,10 +235,13 @@ impl Server {
             .await
             .context("hosted repositories cannot be served")?;
         let git = picloud_manager_core::hosting::router(hosting);
+        let pulls = Pulls::new(store.clone(), Arc::clone(&clock), Arc::clone(&sources));
+        following.push(tokio::spawn(Arc::clone(&pulls).run()));
         let hooks = picloud_manager_core::webhooks::router(WebhookState::new(
             store.clone(),
             Arc::clone(&clock),
             Arc::clone(&sources),
+            pulls,
             config.webhook_max_body,
         ));
         let drift = DriftWatch::new(

@@ -17,6 +17,7 @@ mod live;
 mod live_rows;
 pub mod outbox;
 pub mod page;
+pub mod pulls;
 pub mod runs;
 pub mod snapshot;
 pub mod sources;

@@ -113,28 +113,4 @@ impl Store {
         .await?;
         Ok(done.rows_affected())
     }
-
-    /// Keeps how the forge names a source's repository.
-    pub async fn set_forge_repository(
-        &self,
-        id: SourceId,
-        repository: &str,
-    ) -> Result<(), StoreError> {
-        sqlx::query!(
-            "UPDATE sources SET forge_repository = $2 WHERE id = $1 AND forge_repository IS DISTINCT FROM $2",
-            id.0,
-            repository,
-        )
-        .execute(self.pool())
-        .await?;
-        Ok(())
-    }
-
-    /// How the forge names a source's repository, if it said so.
-    pub async fn forge_repository(&self, id: SourceId) -> Result<Option<String>, StoreError> {
-        let found = sqlx::query_scalar!("SELECT forge_repository FROM sources WHERE id = $1", id.0)
-            .fetch_optional(self.pool())
-            .await?;
-        Ok(found.flatten())
-    }
 }

@@ -1,6 +1,8 @@
 //! What tests share: a repository made by the installed git, and a folder that other users can
 //! reach, as a private PostgreSQL of a root's test needs.
 
+pub mod fake_forge;
+
 use std::{
     fs,
     path::{Path, PathBuf},

@@ -150,7 +150,7 @@ fn password(headers: &HeaderMap) -> Option<String> {
 }
 
 /// How the client reached us, for the addresses that it is told.
-fn base_url(headers: &HeaderMap) -> String {
+pub(crate) fn base_url(headers: &HeaderMap) -> String {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     let host = text("host").unwrap_or("localhost");
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | ':' | '-' | '[' | ']');

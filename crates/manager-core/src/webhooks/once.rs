@@ -15,19 +15,19 @@ type Turns = Arc<Mutex<HashMap<Key, Arc<tokio::sync::Mutex<()>>>>>;
 
 /// Lets deliveries of the same id in one after the other: the second finds the first's answer.
 #[derive(Default)]
-pub(super) struct Once {
+pub(crate) struct Once {
     turns: Turns,
 }
 
 /// Held while a delivery is dealt with.
-pub(super) struct Turn {
+pub(crate) struct Turn {
     turns: Turns,
     key: Key,
     guard: Option<OwnedMutexGuard<()>>,
 }
 
 impl Once {
-    pub(super) async fn turn(&self, source: SourceId, delivery: &str) -> Turn {
+    pub(crate) async fn turn(&self, source: SourceId, delivery: &str) -> Turn {
         let key = (source, delivery.to_owned());
         let lock = Arc::clone(self.turns.lock().entry(key.clone()).or_default());
         // Made before the wait: who gives up waiting leaves nothing behind either.

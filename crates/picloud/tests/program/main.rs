@@ -6,6 +6,7 @@ mod drift;
 mod files;
 mod hostile;
 mod outbox;
+mod pulls;
 mod push;
 mod sdk;
 mod support;
