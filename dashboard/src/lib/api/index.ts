@@ -19,7 +19,9 @@ import type {
 	Scope,
 	Script,
 	ScriptText,
+	Session,
 	Source,
+	Stats,
 	Trigger
 } from './types';
 
@@ -53,7 +55,7 @@ const query = (...parts: (object | undefined)[]): Query => Object.assign({}, ...
 
 export const api = {
 	me: (signal?: Signal) => http.get<Me>('/me', {}, signal),
-	signIn: (key: string) => http.post<{ csrf_token?: string }>('/session', { key }),
+	signIn: (key: string) => http.post<Session>('/session', { key }),
 	signOut: () => http.delete<void>('/session'),
 	instance: (signal?: Signal) => http.get<Instance>('/instance', {}, signal),
 
@@ -109,6 +111,9 @@ export const api = {
 	invoke: (app: string, script: string, payload: Json) =>
 		http.post<Run>(path`/apps/${app}/invoke`, { script, payload }),
 
+	stats: (filter: { app?: string | undefined; window: string }, signal?: Signal) =>
+		http.get<Stats>('/stats', query(filter), signal),
+
 	deadLetters: (filter: { app?: string | undefined } & Page, signal?: Signal) =>
 		http.get<List<DeadLetter>>('/dead-letters', query(filter), signal),
 	redrive: (id: string) => http.post<void>(path`/dead-letters/${id}/redrive`),
@@ -119,5 +124,8 @@ export const api = {
 		http.post<NewKey>('/keys', key),
 	revokeKey: (id: string) => http.delete<void>(path`/keys/${id}`),
 
-	audit: (page: Page, signal?: Signal) => http.get<List<AuditEntry>>('/audit', query(page), signal)
+	audit: (
+		filter: { app?: string | undefined; action?: string | undefined; actor?: string | undefined } & Page,
+		signal?: Signal
+	) => http.get<List<AuditEntry>>('/audit', query(filter), signal)
 };

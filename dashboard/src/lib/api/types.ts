@@ -40,14 +40,57 @@ export interface NewKey {
 export interface Me {
 	key: Key;
 	version: string;
-	csrf_token?: string;
+	/** Absent where one came with a key and not with a session. */
+	csrf?: string | null;
+	expires_at?: string | null;
+}
+
+export interface Session {
+	csrf: string;
+	expires_at: string;
+}
+
+export interface StatsBucket {
+	at: string;
+	count: number;
+	errors: number;
+	error_rate: number | null;
+	mean_ms: number | null;
+	p50_ms: number | null;
+	p95_ms: number | null;
+	p99_ms: number | null;
+}
+
+export interface Stats extends Omit<StatsBucket, 'at'> {
+	app: string | null;
+	window: string;
+	bucket_seconds: number;
+	from: string;
+	until: string;
+	by_status: Record<string, number>;
+	by_kind: Record<string, number>;
+	buckets: StatsBucket[];
 }
 
 export interface Instance {
 	version: string;
 	recipient: string;
 	generation: number | null;
-	[more: string]: unknown;
+	edits?: number | null;
+	started_at?: string;
+	uptime_seconds?: number;
+	/** For who runs the server. */
+	database?: { version: string; size: number; connections: number; idle_connections: number };
+	nodes?: InstanceNode[];
+}
+
+export interface InstanceNode {
+	id: string;
+	roles: string[] | string;
+	version: string;
+	generation: number | null;
+	started_at: string;
+	seen_at: string;
 }
 
 export interface Source {
@@ -177,7 +220,9 @@ export interface Trigger {
 
 export interface EnvVariable {
 	name: string;
-	value: string;
+	/** `null`: a secret, which is never shown. */
+	value: string | null;
+	secret: boolean;
 }
 
 export interface DriftItem {
@@ -241,7 +286,7 @@ export interface DeadLetter {
 	trigger: string | null;
 	script: string;
 	attempts: number;
-	last_error: string;
+	last_error: Json;
 	event: Json;
 	chain: Link[];
 	created_at: string;
@@ -253,6 +298,9 @@ export interface AuditEntry {
 	actor: string;
 	action: string;
 	target: string;
+	app: string | null;
+	before: Json;
+	after: Json;
 	detail: Json;
 }
 

@@ -40,7 +40,7 @@ class Session {
 
 	async signIn(key: string): Promise<void> {
 		const answer = await api.signIn(key);
-		setCsrf(answer?.csrf_token);
+		setCsrf(answer.csrf);
 		await this.load();
 		if (this.error) throw this.error;
 	}
@@ -58,7 +58,7 @@ class Session {
 
 	private set(me: Me | undefined): void {
 		this.me = me;
-		if (me?.csrf_token) setCsrf(me.csrf_token);
+		if (me?.csrf) setCsrf(me.csrf);
 		if (!me) setCsrf(undefined);
 	}
 }
