@@ -19,7 +19,7 @@ pub mod units;
 mod yaml;
 
 pub use load::{LoadCache, LoadOptions, Loaded, load};
-pub use manifest::{SourceSettings, Window};
+pub use manifest::{SourceSettings, Window, app_name};
 pub use planner::{check_desired, plan};
 pub use review::Review;
 pub use tree::{EntryKind, MapTree, ReadError, TreeEntry, TreeReader};

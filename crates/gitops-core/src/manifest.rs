@@ -95,6 +95,12 @@ pub(crate) struct RouteManifest {
     pub(crate) limits: LimitsPatch,
 }
 
+/// The name that an `app.yaml` declares, whatever else is wrong with it.
+pub fn app_name(text: &str) -> Option<String> {
+    let name = app(text, &mut Report::new("app.yaml", text)).name?;
+    Some(name.value.to_string())
+}
+
 /// Reads an `app.yaml`.
 pub(crate) fn app(text: &str, report: &mut Report<'_>) -> AppManifest {
     let mut app = AppManifest::default();

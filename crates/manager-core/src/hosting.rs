@@ -4,6 +4,7 @@ mod hooks;
 mod http;
 mod options;
 mod told;
+mod upkeep;
 
 use std::{path::PathBuf, sync::Arc};
 

@@ -393,6 +393,25 @@ impl Deployer {
         Ok((plan, loaded))
     }
 
+    /// What a revision of the source's repository would change.
+    pub async fn review_revision(&self, revision: &str) -> Result<Review, DeployError> {
+        let path = self.origin.refresh().await?;
+        let wanted = revision.to_owned();
+        let found = blocking(move || {
+            let repository = GitRepository::open(&path)?;
+            let commit = repository.resolve(&wanted)?;
+            let commit = commit.map(|id| repository.commit(&id)).transpose()?;
+            Ok::<_, GitError>(commit.map(|commit| (Arc::new(repository), commit, path.prefix)))
+        });
+        let Some((repository, commit, prefix)) = found.await?? else {
+            return Err(DeployError::NoSuchCommit(revision.to_owned()));
+        };
+        let (plan, loaded) = self
+            .plan_commit(Arc::clone(&repository), commit.tree, prefix)
+            .await?;
+        self.review(&plan, &loaded, repository).await
+    }
+
     /// A plan with all that explains it: the texts of scripts are read from the tree, or where it
     /// lacks them, from the database.
     pub async fn review<R: TreeReader + Send + 'static>(

@@ -1,9 +1,16 @@
 //! The command line: what can be said, and how it is explained.
 
+mod delivery;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
+
+pub use delivery::{
+    AddSourceArgs, ApproveArgs, BackupArgs, ForgeArg, RestoreArgs, SourceKindArg, SourcesCommand,
+    WaitArgs,
+};
 
 /// The whole command line.
 #[derive(Debug, Parser)]
@@ -51,6 +58,13 @@ pub enum Command {
     Run(RunArgs),
     /// Deploys the head of a source now, and waits for it
     Sync(SyncArgs),
+    /// Waits until a commit is live, or failed
+    Wait(WaitArgs),
+    /// Lets a deployment go that was held because it removes much
+    Approve(ApproveArgs),
+    /// Adds, lists and removes what is deployed from
+    #[command(subcommand)]
+    Sources(SourcesCommand),
     /// Shows when a schedule fires, offline
     Schedule(ScheduleArgs),
     /// Makes keys for secrets, and seals values
@@ -60,6 +74,10 @@ pub enum Command {
     Schema(SchemaArgs),
     /// Brings the database's schema up to date
     Migrate(MigrateArgs),
+    /// Writes everything into one file: the database, hosted repositories, keys
+    Backup(BackupArgs),
+    /// Makes a server's data anew from a backup
+    Restore(RestoreArgs),
     /// Checks this machine and the configuration
     Doctor(DoctorArgs),
     /// Prints a completion script for a shell
@@ -318,6 +336,12 @@ pub struct SealArgs {
 pub struct SyncArgs {
     /// The source; may be left out where there is only one
     pub source: Option<String>,
+    /// Waits until it is live, or failed; this is what it does anyway
+    #[arg(long, conflicts_with = "no_wait")]
+    pub wait: bool,
+    /// Only asks for it
+    #[arg(long)]
+    pub no_wait: bool,
     /// The server and the format.
     #[command(flatten)]
     pub remote: RemoteArgs,

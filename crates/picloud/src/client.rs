@@ -64,6 +64,23 @@ impl Client {
             .await
     }
 
+    /// `PUT`, below `/api/v1/admin`, with JSON.
+    pub async fn put(&self, path: &str, body: &Value) -> Result<Value> {
+        let bytes = body.to_string().into_bytes();
+        self.send(Method::PUT, path, Some((bytes, "application/json")))
+            .await
+    }
+
+    /// `DELETE`, below `/api/v1/admin`.
+    pub async fn delete(&self, path: &str) -> Result<Value> {
+        self.send(Method::DELETE, path, None).await
+    }
+
+    /// Where the server is.
+    pub fn base(&self) -> &str {
+        &self.base
+    }
+
     async fn send(
         &self,
         method: Method,
@@ -81,6 +98,9 @@ impl Client {
             .map_err(|error| anyhow!("cannot reach {}: {}", self.base, root_cause(&error)))?;
         let status = answer.status();
         let bytes = answer.bytes().await.context("the answer broke off")?;
+        if status.is_success() && bytes.is_empty() {
+            return Ok(Value::Null);
+        }
         if status.is_success() {
             return serde_json::from_slice(&bytes).with_context(|| {
                 format!("{url} did not answer with JSON; is it a PiCloud server?")

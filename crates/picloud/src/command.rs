@@ -5,6 +5,8 @@ use std::{future::Future, io::Write};
 use anyhow::{Context, Result};
 use serde_json::Value;
 
+pub mod approve;
+pub mod backup;
 pub mod completions;
 pub mod doctor;
 pub mod git_hook;
@@ -12,16 +14,19 @@ pub mod history;
 pub mod init;
 pub mod migrate;
 pub mod plan;
+pub mod restore;
 pub mod run;
 pub mod runs;
 pub mod schedule;
 pub mod schema;
 pub mod secrets;
+pub mod sources;
 pub mod status;
 pub mod sync;
 pub mod test;
 pub mod up;
 pub mod validate;
+pub mod wait;
 
 /// How a command ended, beyond "done".
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -3,6 +3,7 @@
 
 mod account;
 mod binaries;
+mod clients;
 
 use std::{
     fs,
@@ -28,6 +29,7 @@ use nix::{
 
 use account::Account;
 use binaries::Binaries;
+pub use clients::client;
 
 /// The port is part of the socket's name and nothing else.
 const PORT: u16 = 5432;
@@ -136,15 +138,7 @@ impl PrivatePostgres {
 
     /// Where it is reached.
     pub fn database_url(&self) -> String {
-        let sockets = percent_encoding::utf8_percent_encode(
-            &self.sockets.to_string_lossy(),
-            percent_encoding::NON_ALPHANUMERIC,
-        )
-        .to_string();
-        format!(
-            "postgres://{}@localhost:{PORT}/postgres?host={sockets}",
-            self.user
-        )
+        url(&self.user, &self.sockets)
     }
 
     /// Its process.
@@ -362,6 +356,11 @@ fn supervise(
             return;
         }
     }
+}
+
+fn url(user: &str, sockets: &Path) -> String {
+    let sockets = crate::url_encode(&sockets.to_string_lossy());
+    format!("postgres://{user}@localhost:{PORT}/postgres?host={sockets}")
 }
 
 /// Stops a server that a killed picloud left behind.

@@ -12,7 +12,11 @@ const MAX_LINE: usize = 400;
 /// A unified diff without the head that names files; the lines beyond a few hundred are counted.
 pub(super) fn unified(old: &str, new: &str) -> String {
     let diff = TextDiff::from_lines(old, new);
-    let text = diff.unified_diff().context_radius(CONTEXT).to_string();
+    let text = diff
+        .unified_diff()
+        .context_radius(CONTEXT)
+        .missing_newline_hint(false)
+        .to_string();
     let mut out = String::new();
     let mut lines = text.lines();
     for line in lines.by_ref().take(MAX_LINES) {

@@ -1,6 +1,10 @@
 //! What a tree would change: a tar of it, or a revision of a source.
 
-use std::{collections::BTreeMap, io::Read, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io::Read,
+    sync::Arc,
+};
 
 use axum::{
     Json,
@@ -9,7 +13,7 @@ use axum::{
     http::{HeaderMap, header},
 };
 use picloud_gitops_core::{
-    MapTree,
+    MapTree, Review, app_name,
     render::{self, Layout},
 };
 use serde::Deserialize;
@@ -17,7 +21,7 @@ use serde::Deserialize;
 use super::{
     AdminState,
     access::{Authorized, PlanCreate},
-    answer::{Answer, Problem},
+    answer::{Answer, Problem, read},
 };
 use crate::{
     git::hash_blob,
@@ -42,6 +46,14 @@ impl Which {
     }
 }
 
+/// A plan of a revision of a source's repository.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct OfRevision {
+    source: String,
+    revision: String,
+}
+
 pub(super) async fn create(
     State(state): State<AdminState>,
     caller: Authorized<PlanCreate>,
@@ -49,52 +61,96 @@ pub(super) async fn create(
     headers: HeaderMap,
     body: Bytes,
 ) -> Answer {
-    let deployer = source(&state, which.source.as_deref())?;
-    let deployer = deployer.as_ref();
     let kind = headers
         .get(header::CONTENT_TYPE)
         .and_then(|value| value.to_str().ok())
         .unwrap_or_default();
-    if kind.starts_with("application/json") {
-        return Err(Problem::invalid(
-            "a plan of a revision is not available yet; send a tar of the tree (application/x-tar)",
-        ));
+    // A tar begins with a file's name, and isn't JSON after all.
+    let is_json = kind.starts_with("application/json")
+        || body.first() == Some(&b'{') && serde_json::from_slice::<OfRevision>(&body).is_ok();
+    let mut review = if is_json {
+        of_revision(&state, &body).await?
+    } else {
+        of_tree(&state, which.source.as_deref(), body).await?
+    };
+    if let Some(only) = caller.only() {
+        review = review.only(only);
     }
+    let layout = Layout {
+        color: false,
+        width: which.width(),
+    };
+    let mut answer = render::json(&review);
+    answer["text"] = render::terminal(&review, layout).into();
+    answer["markdown"] = render::markdown(&review).into();
+    Ok(Json(answer))
+}
+
+fn unavailable(error: DeployError) -> Problem {
+    match error {
+        DeployError::NoSuchCommit(_) => Problem::invalid(error.to_string()),
+        error => Problem::unavailable(error.to_string()),
+    }
+}
+
+async fn of_revision(state: &AdminState, body: &Bytes) -> Answer<Review> {
+    let body: OfRevision = read(body)?;
+    let deployer = named(state, &body.source)?;
+    let planned = deployer.review_revision(&body.revision).await;
+    planned.map_err(unavailable)
+}
+
+async fn of_tree(state: &AdminState, source: Option<&str>, body: Bytes) -> Answer<Review> {
     let files = tokio::task::spawn_blocking(move || unpack(&body))
         .await
         .map_err(|error| Problem::unavailable(error.to_string()))??;
+    let deployer = match source {
+        Some(name) => named(state, name)?,
+        None => owner(state, &files).await?,
+    };
     let (tree, root) = MapTree::new(&files, hash_blob);
     let tree = Arc::new(tree);
-    let unavailable = |error: DeployError| Problem::unavailable(error.to_string());
     let planned = deployer
         .plan_tree(Arc::clone(&tree), root, String::new())
         .await;
     let (plan, loaded) = planned.map_err(unavailable)?;
     let review = deployer.review(&plan, &loaded, tree).await;
-    let mut review = review.map_err(unavailable)?;
-    if let Some(only) = caller.only() {
-        review = review.only(only);
-    }
-    let mut answer = render::json(&review);
-    answer["text"] = render::terminal(
-        &review,
-        Layout {
-            color: false,
-            width: which.width(),
-        },
-    )
-    .into();
-    answer["markdown"] = render::markdown(&review).into();
-    Ok(Json(answer))
+    review.map_err(unavailable)
 }
 
-fn source(state: &AdminState, name: Option<&str>) -> Answer<Arc<Deployer>> {
+fn named(state: &AdminState, name: &str) -> Answer<Arc<Deployer>> {
     let mut deployers = state.sources.all().into_iter();
-    let found = match name {
-        Some(name) => deployers.find(|deployer| deployer.source().name.as_str() == name),
-        None => deployers.next(),
-    };
+    let found = deployers.find(|deployer| deployer.source().name.as_str() == name);
     found.ok_or_else(|| Problem::not_found("source"))
+}
+
+/// The source that a tree is held against where none is named: the one that owns most of the
+/// tree's apps, or the only one that there is.
+async fn owner(state: &AdminState, files: &BTreeMap<String, Vec<u8>>) -> Answer<Arc<Deployer>> {
+    let deployers = state.sources.all();
+    if let [only] = deployers.as_slice() {
+        return Ok(Arc::clone(only));
+    }
+    let names: BTreeSet<String> = files
+        .iter()
+        .filter(|(path, _)| path.rsplit('/').next() == Some("app.yaml"))
+        .filter_map(|(_, content)| app_name(std::str::from_utf8(content).ok()?))
+        .collect();
+    let live = state.store.load_live().await?;
+    let owned = |deployer: &Arc<Deployer>| {
+        let own = live.apps.iter().filter(|(name, app)| {
+            app.source == deployer.source().id && names.contains(name.as_str())
+        });
+        own.count()
+    };
+    let best = deployers.iter().max_by_key(|deployer| owned(deployer));
+    match best {
+        Some(best) if owned(best) > 0 => Ok(Arc::clone(best)),
+        Some(_) => Err(Problem::invalid(
+            "no source owns an app of this tree: name the one that it is held against (`source`)",
+        )),
+        None => Err(Problem::not_found("source")),
+    }
 }
 
 /// The files of a tar, in memory. Links and paths that lead outside are refused.

@@ -8,7 +8,9 @@ use tokio::{
     net::{UnixListener, UnixStream},
 };
 
-use super::{HostingState, told};
+use picloud_store::SourceKind;
+
+use super::{HostingState, told, upkeep};
 
 /// The hooks that git runs.
 pub const PHASES: [&str; 2] = ["pre-receive", "post-receive"];
@@ -56,6 +58,15 @@ fn remove(path: &Path) -> std::io::Result<()> {
 
 /// Answers hooks for ever. Writes the hooks themselves first.
 pub async fn listen(state: HostingState, program: &Path) -> std::io::Result<()> {
+    let hosted = state
+        .sources
+        .all()
+        .into_iter()
+        .filter(|deployer| deployer.source().kind == SourceKind::Hosted);
+    let git_dirs = hosted
+        .map(|deployer| state.sources.hosted_dir(&deployer.source().name))
+        .collect::<Vec<_>>();
+    tokio::task::spawn_blocking(move || upkeep::clean(&git_dirs)).await?;
     std::fs::create_dir_all(&state.hooks)?;
     for phase in PHASES {
         // The program knows by the name that it is called by; a shell in between costs time.

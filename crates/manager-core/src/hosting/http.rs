@@ -28,6 +28,8 @@ use crate::{keys, mirror};
 const MAX_PACK: u64 = 96 << 20;
 /// Bytes of what a client asks for when it fetches, decompressed.
 const MAX_WANTS: usize = 32 << 20;
+/// What a client says that shows progress.
+const SIDEBAND: &[u8] = b"side-band-64k";
 /// A push whose client sends nothing is given up.
 const STALLED: Duration = Duration::from_mins(1);
 
@@ -295,13 +297,19 @@ async fn push(
     let mut said = Vec::new();
     let mut chunk = vec![0; 64 << 10];
     let mut open = true;
+    let (mut size, mut sideband) = (0_u64, false);
     while open {
         let mut heard = [0; 4096];
         tokio::select! {
             read = tokio::time::timeout(STALLED, body.read(&mut chunk)) => match read {
                 Ok(Ok(0)) => open = false,
                 // Git ended early, and says why.
-                Ok(Ok(size)) => open = stdin.write_all(&chunk[..size]).await.is_ok(),
+                Ok(Ok(read)) => {
+                    let read = &chunk[..read];
+                    sideband |= size == 0 && read.windows(SIDEBAND.len()).any(|at| at == SIDEBAND);
+                    size += read.len() as u64;
+                    open = stdin.write_all(read).await.is_ok();
+                }
                 Ok(Err(_)) | Err(_) => {
                     tracing::info!(source = %name, "a push broke off");
                     return refuse(StatusCode::BAD_REQUEST, "the push broke off");
@@ -320,8 +328,18 @@ async fn push(
     if tokio::time::timeout(STALLED, rest).await.is_err() {
         return refuse(StatusCode::BAD_REQUEST, "the push broke off");
     }
+    if size > MAX_PACK && sideband {
+        let mib = MAX_PACK >> 20;
+        let text = format!("error: a push has at most {mib} MiB; push in several steps\n");
+        said.splice(0..0, progress(&text));
+    }
     let kind = "application/x-git-receive-pack-result";
     uncached(kind, output(child, Some(stdout), said.into()))
+}
+
+/// A line that a pusher's git shows (gitprotocol-pack(5), the second band).
+fn progress(text: &str) -> Vec<u8> {
+    format!("{:04x}\x02{text}", text.len() + 5).into_bytes()
 }
 
 /// The request's body, decompressed where it came so.

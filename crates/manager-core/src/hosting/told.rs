@@ -14,7 +14,7 @@ use picloud_shared::{
 use picloud_store::keys::AuditEntry;
 use serde_json::json;
 
-use super::{HookRequest, HostingState, RefUpdate, options::PushOptions};
+use super::{HookRequest, HostingState, RefUpdate, options::PushOptions, upkeep};
 use crate::{
     git::{GitError, GitRepository},
     reconcile::{DeployError, Deployer},
@@ -132,6 +132,7 @@ pub(super) async fn after(state: &HostingState, request: &HookRequest) -> String
     let Some(deployer) = deployer(state, request) else {
         return String::new();
     };
+    upkeep::tidy(state.sources.hosted_dir(&deployer.source().name));
     let deployed = deployed_branch(&deployer);
     let own = request
         .updates

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use serde_json::{Value, json};
 
-use super::{Ending, print, print_json, short, text, wait};
+use super::{Ending, print, print_json, short, sources, text, wait};
 use crate::{
     cli::{Format, RemoteArgs},
     client::Client,
@@ -14,12 +14,12 @@ use crate::{
 pub fn run(args: &RemoteArgs) -> Result<Ending> {
     let client = Client::connect(&args.connection)?;
     let (sources, apps) = wait(async {
-        let sources = client.get("/sources?limit=200").await?;
+        let sources = sources::all(&client).await?;
         let apps = all_apps(&client).await?;
         Ok((sources, apps))
     })?;
     if args.format == Format::Json {
-        print_json(&json!({"sources": sources["items"], "apps": apps}))?;
+        print_json(&json!({"sources": sources, "apps": apps}))?;
     } else {
         print(&human(&sources, &apps, Style::stdout()))?;
     }
@@ -39,18 +39,12 @@ async fn all_apps(client: &Client) -> Result<Vec<Value>> {
     }
 }
 
-fn human(sources: &Value, apps: &[Value], style: Style) -> String {
-    let mut table = Table::new(&["SOURCE", "KIND", "BRANCH", "COMMIT", "URL"]);
-    for item in sources["items"].as_array().into_iter().flatten() {
-        table.row(vec![
-            text(item, "name"),
-            text(item, "kind"),
-            text(item, "branch"),
-            short(&text(item, "commit")),
-            text(item, "url"),
-        ]);
-    }
-    let mut out = table.render(style);
+fn human(sources: &[Value], apps: &[Value], style: Style) -> String {
+    let mut out = if sources.is_empty() {
+        "No sources yet.\n".to_owned()
+    } else {
+        sources::table(sources, style)
+    };
     out.push('\n');
     let mut table = Table::new(&["APP", "SYNC", "HEALTH", "COMMIT", "SOURCE"]);
     for item in apps {

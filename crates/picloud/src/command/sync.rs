@@ -18,32 +18,56 @@ pub fn run(args: &SyncArgs) -> Result<Ending> {
             Some(source) => source.clone(),
             None => only_source(&client).await?,
         };
-        let path = format!("/sources/{}/sync?wait=true", crate::url_encode(&source));
+        let path = format!(
+            "/sources/{}/sync?wait={}",
+            crate::url_encode(&source),
+            !args.no_wait
+        );
         client.post(&path, Vec::new(), "application/json").await
     })?;
-    let status = text(&answer, "status");
     if args.remote.format == Format::Json {
         print_json(&answer)?;
+    } else if args.no_wait {
+        print(&format!("{} is asked for.\n", text(&answer, "source")))?;
     } else {
-        print(&human(&answer, &status, Style::stdout()))?;
+        print(&outcome(&answer, Style::stdout()))?;
     }
-    Ok(if status == "failed" {
-        Ending::Failed
-    } else {
-        Ending::Done
+    Ok(match answer["status"].as_str() {
+        Some("failed" | "reverted") => Ending::Failed,
+        _ => Ending::Done,
     })
 }
 
-fn human(answer: &Value, status: &str, style: Style) -> String {
-    let changes = answer["changes"].as_array().map_or(0, Vec::len);
-    let took = answer["duration_ms"]
+/// What became of a deployment, in a line; what to do where it waits for a person.
+pub(super) fn outcome(deployment: &Value, style: Style) -> String {
+    let count = |field: &str, one: &str| match deployment[field].as_array().map_or(0, Vec::len) {
+        1 => format!("1 {one}"),
+        count => format!("{count} {one}s"),
+    };
+    let took = deployment["duration_ms"]
         .as_f64()
         .map_or_else(String::new, milliseconds);
-    let commit = short(&text(answer, "commit"));
-    format!(
-        "{} {commit}  {changes} changes  {took}\n",
-        style.status(status)
-    )
+    let commit = short(&text(deployment, "commit"));
+    let status = text(deployment, "status");
+    let mut line = format!(
+        "{} {commit}  {}",
+        style.status(&status),
+        count("changes", "change")
+    );
+    if deployment["errors"]
+        .as_array()
+        .is_some_and(|errors| !errors.is_empty())
+    {
+        line.push_str(&format!(", {}", count("errors", "error")));
+    }
+    line.push_str(&format!("  {took}\n"));
+    if status == "held" {
+        line.push_str(&format!(
+            "Let it go with `picloud approve {}`.\n",
+            text(deployment, "id")
+        ));
+    }
+    line
 }
 
 async fn only_source(client: &Client) -> Result<String> {

@@ -51,7 +51,7 @@ impl Binaries {
     }
 }
 
-fn folders() -> Vec<PathBuf> {
+pub(super) fn folders() -> Vec<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let mut folders: Vec<PathBuf> = std::env::split_paths(&path).collect();
     for (parent, below) in [
@@ -73,7 +73,7 @@ fn folders() -> Vec<PathBuf> {
 }
 
 /// `postgres (PostgreSQL) 15.18 (…)` is 15.
-fn major(postgres: &Path) -> Option<u32> {
+pub(super) fn major(postgres: &Path) -> Option<u32> {
     let output = Command::new(postgres).arg("--version").output().ok()?;
     let text = String::from_utf8(output.stdout).ok()?;
     let version = text

@@ -2,6 +2,7 @@
 
 mod cluster;
 mod crashes;
+mod delivery;
 mod drift;
 mod files;
 mod hostile;

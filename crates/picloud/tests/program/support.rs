@@ -127,10 +127,74 @@ impl Server {
         Self::on(data, repository, None)
     }
 
+    /// Runs `picloud` with these arguments, which finds this server by its data directory.
+    pub(crate) fn program(&self, folder: &Path, arguments: &[&str]) -> (i32, String, String) {
+        let output = Command::new(env!("CARGO_BIN_EXE_picloud"))
+            .args(arguments)
+            .current_dir(folder)
+            .env("PICLOUD_DATA_DIR", self.data_folder())
+            .env_remove("DATABASE_URL")
+            .stdin(Stdio::null())
+            .output()
+            .expect("picloud runs");
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let code = output.status.code().expect("an exit code");
+        (code, text(&output.stdout), text(&output.stderr))
+    }
+
+    /// Its data directory.
+    pub(crate) fn data_folder(&self) -> std::path::PathBuf {
+        self.data.path().join("data")
+    }
+
+    /// Starts one on a data directory that is there.
+    pub(crate) fn start_in(data: TempDir, repository: &Path) -> Self {
+        Self::on(data, repository, None)
+    }
+
     /// Its hosted repository, with the credentials of a key, the owner's if none is named.
     pub(crate) fn remote(&self, key: Option<&str>) -> String {
         let key = key.unwrap_or(&self.token);
         format!("http://anyone:{key}@{}/git/default.git", self.address)
+    }
+
+    /// A `GET` of something that is no text.
+    pub(crate) fn get_bytes(&self, path: &str) -> Vec<u8> {
+        let head = format!("GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n");
+        self.exchange(head.as_bytes())
+    }
+
+    /// Asks the hosted repository for objects, compressed as git does it.
+    pub(crate) fn fetch_compressed(&self, question: &str) -> Vec<u8> {
+        use base64::Engine;
+        let mut child = Command::new("gzip")
+            .arg("-c")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("gzip runs");
+        let mut stdin = child.stdin.take().expect("its input");
+        stdin.write_all(question.as_bytes()).expect("written");
+        drop(stdin);
+        let body = child.wait_with_output().expect("its end").stdout;
+        let basic = base64::engine::general_purpose::STANDARD.encode(format!(":{}", self.token));
+        let mut request = format!(
+            "POST /git/default.git/git-upload-pack HTTP/1.0\r\nHost: 127.0.0.1\r\nAuthorization: Basic {basic}\r\nContent-Type: application/x-git-upload-pack-request\r\nContent-Encoding: gzip\r\nContent-Length: {}\r\n\r\n",
+            body.len()
+        )
+        .into_bytes();
+        request.extend(body);
+        self.exchange(&request)
+    }
+
+    /// The body of the answer to a request's bytes.
+    fn exchange(&self, request: &[u8]) -> Vec<u8> {
+        let mut stream = TcpStream::connect(&self.address).expect("a connection");
+        stream.write_all(request).expect("sent");
+        let mut bytes = Vec::new();
+        stream.read_to_end(&mut bytes).expect("an answer");
+        let end = bytes.windows(4).position(|four| four == b"\r\n\r\n");
+        bytes.split_off(end.expect("a head") + 4)
     }
 
     /// Where its hosted repository lies.

@@ -1,0 +1,206 @@
+//! Sources, deployments, plans and backups, by the commands that a person types.
+
+use std::{fs, os::unix::fs::PermissionsExt, path::Path};
+
+use picloud_test_support::{TestRepository, reachable_folder};
+use serde_json::{Value, json};
+
+use crate::support::{HOSTED, Server};
+
+const MANIFEST: &str =
+    "name: app\nenv: {WORD: one}\nroutes:\n  - {path: /, script: scripts/a.rhai}\n";
+
+fn app(name: &str) -> TestRepository {
+    let repository = TestRepository::new();
+    repository.write(
+        "apps/app/app.yaml",
+        &MANIFEST.replace("name: app", &format!("name: {name}")),
+    );
+    repository.write(
+        "apps/app/scripts/a.rhai",
+        "ctx.env.WORD + kv::incr(\"c\", \"n\")",
+    );
+    repository.commit("feat: an app");
+    repository
+}
+
+fn parsed(text: &str) -> Value {
+    serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
+}
+
+#[test]
+fn sources_are_added_waited_for_planned_against_and_removed() {
+    let server = Server::start(Path::new(HOSTED));
+    let (first, second) = (app("first"), app("second"));
+    let here = first.path();
+    for (name, repository) in [("one", &first), ("two", &second)] {
+        let path = repository.path().to_str().expect("UTF-8");
+        let (code, out, err) = server.program(here, &["sources", "add", name, path]);
+        assert_eq!((code, out.contains("local")), (0, true), "{out}{err}");
+    }
+    let (code, out, err) = server.program(here, &["wait", "HEAD", "--timeout", "20s"]);
+    assert_eq!((code, out.starts_with("synced ")), (0, true), "{out}{err}");
+    let (code, out, _) = server.program(here, &["sources", "list", "--format", "json"]);
+    let names: Vec<_> = parsed(&out)["items"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|item| item["name"].clone())
+        .collect();
+    assert_eq!(
+        (code, names),
+        (0, vec![json!("default"), json!("one"), json!("two")])
+    );
+    let (_, out, _) = server.program(here, &["sources", "show", "default"]);
+    assert!(
+        out.contains("git remote add picloud http://127.0.0.1:"),
+        "{out}"
+    );
+    let (_, out, _) = server.program(here, &["status"]);
+    assert!(
+        out.contains("two") && out.contains("second") && !out.contains('\u{1b}'),
+        "{out}"
+    );
+
+    // A plan is held against the source that owns the tree's apps, wherever it stands in the list.
+    let second_path = second.path().to_str().expect("UTF-8");
+    let plan = ["plan", second_path, "--exit-code"];
+    let (code, out, err) = server.program(here, &plan);
+    assert_eq!((code, out.as_str()), (0, "No changes.\n"), "{err}");
+    second.write(
+        "apps/app/app.yaml",
+        &MANIFEST
+            .replace("name: app", "name: second")
+            .replace("one", "two"),
+    );
+    let (code, out, err) = server.program(here, &plan);
+    assert_eq!((code, out.contains("one → two")), (3, true), "{out}{err}");
+    let (code, out, _) = server.program(here, &["plan", second_path, "--format", "json"]);
+    let change = &parsed(&out)["changes"][0];
+    assert_eq!(
+        (code, &change["app"], &change["words"]),
+        (0, &json!("second"), &json!(["one → two"]))
+    );
+    let (_, out, _) = server.program(here, &["plan", second_path, "--format", "markdown"]);
+    assert!(out.starts_with("### PiCloud plan"), "{out}");
+    let (code, _, err) = server.program(here, &["plan", second_path, "--source", "none"]);
+    assert_eq!((code, err.contains("source")), (1, true), "{err}");
+    let commit = second.commit("feat: two");
+    let of_revision = server.admin_post(
+        "/plan",
+        &json!({ "source": "two", "revision": &commit[..12] }),
+    );
+    assert!(
+        of_revision["hash"]
+            .as_str()
+            .is_some_and(|hash| hash.len() == 64),
+        "{of_revision}"
+    );
+
+    // What fails is 1, and said on standard error or in the answer; a mistake in the line is 2.
+    let (code, out, err) = server.program(
+        here,
+        &["wait", &commit[..9], "--timeout", "20s", "--format", "json"],
+    );
+    assert_eq!(
+        (code, parsed(&out)["commit"].as_str()),
+        (0, Some(commit.as_str())),
+        "{err}"
+    );
+    second.write("apps/app/scripts/a.rhai", "let x = ;");
+    let broken = second.commit("feat: broken");
+    let (code, out, err) = server.program(here, &["wait", &broken]);
+    assert_eq!(
+        (code, out.contains("a.rhai:1:9: error[E0401]")),
+        (1, true),
+        "{out}{err}"
+    );
+    let (code, _, err) = server.program(here, &["wait", "ffffffff", "--timeout", "100ms"]);
+    assert_eq!(
+        (code, err.contains("not live after 100ms")),
+        (1, true),
+        "{err}"
+    );
+    assert_eq!(server.program(here, &["wait"]).0, 2);
+    assert_eq!(server.program(here, &["sync", "two"]).0, 1);
+    let (code, out, _) = server.program(here, &["sync", "two", "--no-wait", "--format", "json"]);
+    assert_eq!((code, &parsed(&out)["source"]), (0, &json!("two")));
+
+    // All apps of a source gone at once: held until somebody says yes.
+    second.git(&["mv", "apps/app/app.yaml", "apps/app/gone.yaml"]);
+    let removal = second.commit("feat: remove it");
+    assert_eq!(server.program(here, &["sync", "two"]).0, 0);
+    assert_eq!(server.get("/apps/second/").status, 200);
+    let (code, _, err) = server.program(here, &["wait", &removal, "--timeout", "100ms"]);
+    assert_eq!((code, err.contains("held")), (1, true), "{err}");
+    let (code, out, err) = server.program(here, &["approve", &removal[..8]]);
+    assert_eq!((code, out.starts_with("synced ")), (0, true), "{out}{err}");
+    assert_eq!(server.get("/apps/second/").status, 404);
+    let (code, _, err) = server.program(here, &["approve", &removal[..8]]);
+    assert_eq!((code, err.contains("held")), (1, true), "{err}");
+
+    assert_eq!(server.program(here, &["sources", "remove", "one"]).0, 0);
+    assert_eq!(server.get("/apps/first/").status, 404);
+    assert_eq!(server.program(here, &["sources", "show", "one"]).0, 1);
+}
+
+#[test]
+fn a_backup_restored_elsewhere_is_the_same_server() {
+    let repository = app("app");
+    let server = Server::start(Path::new(HOSTED));
+    repository.git(&["push", "-q", &server.remote(None), "main"]);
+    assert_eq!(server.get("/apps/app/").text(), "one1");
+    let folder = reachable_folder();
+    let file = folder.path().join("all.backup");
+    let name = file.to_str().expect("UTF-8");
+    // While it runs.
+    let (code, out, err) = server.program(folder.path(), &["backup", name]);
+    assert_eq!(code, 0, "{out}{err}");
+    assert_eq!(
+        fs::metadata(&file).expect("the file").permissions().mode() & 0o777,
+        0o600
+    );
+    let (code, _, err) = server.program(folder.path(), &["backup", name]);
+    assert_eq!(
+        (code, err.contains("overwrites nothing")),
+        (1, true),
+        "{err}"
+    );
+    assert_eq!(
+        fs::read_dir(folder.path()).expect("the folder").count(),
+        1,
+        "nothing else is left"
+    );
+    let (code, _, err) = server.program(folder.path(), &["restore", name]);
+    assert_eq!((code, err.contains("not empty")), (1, true), "{err}");
+    assert_eq!(server.get("/apps/app/").text(), "one2");
+
+    let data = reachable_folder();
+    let there = data.path().join("data");
+    let there = there.to_str().expect("UTF-8");
+    let damaged = folder.path().join("damaged.backup");
+    let bytes = fs::read(&file).expect("the backup");
+    fs::write(&damaged, &bytes[..bytes.len() / 3]).expect("a part of it");
+    let damaged = damaged.to_str().expect("UTF-8");
+    let (code, _, err) = server.program(folder.path(), &["restore", damaged, "--data-dir", there]);
+    assert_eq!((code, err.contains("damaged")), (1, true), "{err}");
+    let (code, out, err) = server.program(folder.path(), &["restore", name, "--data-dir", there]);
+    assert_eq!(code, 0, "{out}{err}");
+    let restored = Server::start_in(data, Path::new(HOSTED));
+    // Data as of the backup, the same key, and the repository with its history.
+    assert_eq!(restored.get("/apps/app/").text(), "one2");
+    assert_eq!(
+        restored.remote(None).split('@').next(),
+        server.remote(None).split('@').next()
+    );
+    repository.write("apps/app/app.yaml", &MANIFEST.replace("one", "after"));
+    let commit = repository.commit("feat: after the restore");
+    repository.git(&["push", "-q", &restored.remote(None), "main"]);
+    assert_eq!(restored.get("/apps/app/").text(), "after3");
+    let history = restored.admin("/deployments");
+    let commits = history["items"].as_array().map(Vec::len);
+    assert_eq!(
+        (commits, &history["items"][0]["commit"]),
+        (Some(2), &json!(commit))
+    );
+}
