@@ -36,7 +36,7 @@ fmt: ## Formats the code
 	cargo fmt --all
 
 schema: ## Writes the schemas anew after app.yaml, picloud.yaml or the SDK changed
-	@for kind in app picloud rhai; do cargo run -q -p picloud -- schema $$kind --out schema; done
+	@for kind in app picloud openapi rhai; do cargo run -q -p picloud -- schema $$kind --out schema; done
 
 sqlx-prepare: ## Writes .sqlx anew after a query or a migration changed
 	@exec scripts/sqlx-prepare.sh

@@ -5,15 +5,24 @@
 
 mod access;
 mod answer;
+mod api;
 mod apps;
+mod audit;
 mod dead_letters;
 mod deployments;
 mod drift;
+mod etag;
+mod events;
+mod instance;
 mod keys;
+pub mod openapi;
+mod operations;
 mod plan;
 mod runs;
 mod schedule;
+mod session;
 mod sources;
+mod stats;
 mod triggers;
 
 use std::sync::Arc;
@@ -22,19 +31,26 @@ use axum::{
     Router,
     extract::{Query, State},
     http::StatusCode,
-    routing::{delete, get, post},
 };
+use chrono::{DateTime, Utc};
 use picloud_shared::{Clock, plan::LiveVersion};
 use picloud_store::Store;
 use serde::Deserialize;
-use tokio::sync::watch;
+use tokio::sync::{Mutex, Semaphore, watch};
 
-use crate::{drift::DriftWatch, events::EventHub, sources::Sources};
+use self::{
+    access::Anyone,
+    operations::{routes, routes_beside},
+    session::LoginThrottle,
+};
+use crate::{drift::DriftWatch, events::EventHub, live_cache::LiveCache, sources::Sources};
 
 pub(crate) use answer::Problem;
 
 /// Bytes of an uploaded tree.
 const MAX_TREE: usize = 64 << 20;
+/// Streams of events that may be open at once.
+const MAX_STREAMS: usize = 256;
 
 /// What the handlers share.
 #[derive(Clone)]
@@ -57,63 +73,54 @@ pub struct AdminState {
     pub recipient: String,
     /// Whether an app owns a host name.
     pub owns_domain: Arc<dyn Fn(&str) -> bool + Send + Sync>,
+    /// When this process was started.
+    pub started_at: DateTime<Utc>,
+    /// Rises when a key or a session ends or changes, on any node.
+    pub access: watch::Receiver<u64>,
+    /// True once the server is to end: what is open must not keep it.
+    pub stop: watch::Receiver<bool>,
+    /// What the handlers keep among themselves.
+    pub kept: Arc<Kept>,
+}
+
+/// What the handlers keep among themselves.
+pub struct Kept {
+    /// Wrong keys, by address.
+    throttle: LoginThrottle,
+    /// The live configuration, until it changes.
+    live: LiveCache,
+    /// Streams of events that may be open at once.
+    streams: Arc<Semaphore>,
+    /// One conditional write after the other: between the look and the write nobody comes.
+    writes: Mutex<()>,
+}
+
+impl Default for Kept {
+    fn default() -> Self {
+        Self {
+            throttle: LoginThrottle::default(),
+            live: LiveCache::default(),
+            streams: Arc::new(Semaphore::new(MAX_STREAMS)),
+            writes: Mutex::default(),
+        }
+    }
 }
 
 /// The routes of the admin API and what stands beside it.
 pub fn router(state: AdminState) -> Router {
-    let admin = Router::new()
-        .route("/me", get(keys::me))
-        .route("/instance", get(keys::instance))
-        .route("/keys", get(keys::list).post(keys::create))
-        .route("/keys/{id}", delete(keys::revoke))
-        .route("/sources", get(sources::list))
-        .route(
-            "/sources/{source}",
-            get(sources::show).put(sources::put).delete(sources::remove),
-        )
-        .route("/sources/{source}/sync", post(sources::sync))
-        .route("/sources/{source}/suspend", post(sources::suspend))
-        .route("/sources/{source}/resume", post(sources::resume))
-        .route("/sources/{source}/rollback", post(sources::rollback))
-        .route("/sources/{source}/heal", post(drift::heal_source))
-        .route("/drift", get(drift::list))
-        .route("/apps/{app}/drift", get(drift::show))
-        .route("/apps/{app}/heal", post(drift::heal))
-        .route("/deployments", get(deployments::list))
-        .route("/deployments/{id}", get(deployments::show))
-        .route("/deployments/{id}/approve", post(deployments::approve))
-        .route(
-            "/plan",
-            post(plan::create).layer(axum::extract::DefaultBodyLimit::max(MAX_TREE)),
-        )
-        .route("/apps", get(apps::list))
-        .route("/apps/{app}", get(apps::show))
-        .route("/apps/{app}/scripts", get(apps::scripts))
-        .route("/apps/{app}/scripts/{*path}", get(apps::script))
-        .route("/apps/{app}/routes", get(apps::routes))
-        .route("/apps/{app}/triggers", get(triggers::list))
-        .route(
-            "/apps/{app}/triggers/{trigger}",
-            post(triggers::create)
-                .patch(triggers::patch)
-                .delete(triggers::remove),
-        )
-        .route("/apps/{app}/triggers/{trigger}/fire", post(triggers::fire))
-        .route("/dead-letters", get(dead_letters::list))
-        .route(
-            "/dead-letters/{id}",
-            get(dead_letters::show_one).delete(dead_letters::discard),
-        )
-        .route("/dead-letters/{id}/redrive", post(dead_letters::redrive))
-        .route("/apps/{app}/env", get(apps::env))
-        .route("/schedule", get(schedule::show))
-        .route("/runs", get(runs::list))
-        .route("/runs/{id}", get(runs::show));
+    let (admin, _) = routes().into_parts();
+    let (beside, _) = routes_beside().into_parts();
+    let ids = Arc::clone(&state.clock);
     Router::new()
-        .nest("/api/v1/admin", admin)
-        .route("/api/v1/caddy/ask", get(ask))
+        .nest("/api/v1/admin", admin.fallback(answer::nothing_behind))
+        .merge(beside)
+        .merge(openapi::router())
         .fallback(answer::nothing_here)
         .method_not_allowed_fallback(answer::wrong_method)
+        .layer(axum::middleware::from_fn(move |request, next| {
+            let ids = Arc::clone(&ids);
+            answer::dress(move || ids.new_id().to_string(), request, next)
+        }))
         .with_state(state)
 }
 
@@ -123,7 +130,7 @@ struct Ask {
 }
 
 /// Whether Caddy may get a certificate for a name: only while an app owns it.
-async fn ask(State(state): State<AdminState>, Query(ask): Query<Ask>) -> StatusCode {
+async fn ask(State(state): State<AdminState>, _: Anyone, Query(ask): Query<Ask>) -> StatusCode {
     let host = ask.domain.trim_end_matches('.').to_ascii_lowercase();
     if (state.owns_domain)(&host) {
         StatusCode::OK

@@ -23,8 +23,8 @@ use picloud_shared::{
 };
 use picloud_store::{
     Store, StoreError,
+    audit::AuditEntry,
     drift::{Look, Marks},
-    keys::AuditEntry,
 };
 use serde_json::json;
 use tokio::sync::Mutex;
@@ -235,6 +235,7 @@ impl DriftWatch {
                         actor: "self_heal".to_owned(),
                         action: "source.heal".to_owned(),
                         target: deployment.source.to_string(),
+                        app: None,
                         detail: json!({ "deployment": deployment.id, "apps": due }),
                     };
                     if let Err(error) = self.store.append_audit(&entry).await {

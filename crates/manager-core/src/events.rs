@@ -4,17 +4,25 @@
 //! a lost connection and falling behind are one and the same. Publishing never waits: a listener
 //! that is slower than the ring is long is told that it missed something.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+};
 
 use parking_lot::Mutex;
 use picloud_shared::{Clock, EventSink, LiveEvent};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use uuid::Uuid;
 
 /// Events that are kept for listeners that come back.
 const KEPT: usize = 4_096;
 /// Events that a listener takes at once.
 const BATCH: usize = 64;
+/// Events that wait to be told to other processes; above it they are not told.
+const OUTWARD: usize = 1_024;
 
 /// Takes events, and gives them to all who listen.
 pub struct EventHub {
@@ -22,6 +30,12 @@ pub struct EventHub {
     ring: Mutex<Ring>,
     /// How many events there were; rises with each.
     total: watch::Sender<u64>,
+    /// This process, among those that share the database.
+    process: Uuid,
+    /// To other processes.
+    outward: mpsc::Sender<Told>,
+    /// Whether there are any.
+    has_others: AtomicBool,
 }
 
 #[derive(Default)]
@@ -60,13 +74,34 @@ pub struct Listener {
 }
 
 impl EventHub {
-    /// A hub that has heard of nothing.
-    pub fn new(clock: Arc<dyn Clock>) -> Arc<Self> {
-        Arc::new(Self {
+    /// A hub that has heard of nothing; and what is to be told to other processes.
+    pub fn new(clock: Arc<dyn Clock>) -> (Arc<Self>, mpsc::Receiver<Told>) {
+        let (outward, events) = mpsc::channel(OUTWARD);
+        let hub = Self {
+            process: clock.new_id(),
             clock,
             ring: Mutex::default(),
             total: watch::Sender::new(0),
-        })
+            outward,
+            has_others: AtomicBool::new(false),
+        };
+        (Arc::new(hub), events)
+    }
+
+    /// This process, among those that share the database.
+    pub fn process(&self) -> Uuid {
+        self.process
+    }
+
+    /// Whether other processes are to be told of this one's events.
+    pub fn set_others(&self, others: bool) {
+        self.has_others.store(others, Relaxed);
+    }
+
+    /// Takes an event of another process.
+    pub fn receive(&self, id: Uuid, event: LiveEvent) {
+        let event = Arc::new(event);
+        self.ring.lock().push(Told { id, event }, &self.total);
     }
 
     /// Listens from now on; or from after the event of that id, where it is known still.
@@ -77,11 +112,16 @@ impl EventHub {
         let (seen, missed) = match after {
             None => (ring.total, false),
             Some(id) => {
-                let newer = ring.events.iter().rev().take_while(|told| told.id > id);
-                let seen = ring.total - newer.count() as u64;
-                // Nothing older is kept that would show that nothing lies between.
-                let known = ring.events.iter().any(|told| told.id == id);
-                (seen, !known && seen == first)
+                let known = ring.events.iter().rposition(|told| told.id == id);
+                match known {
+                    Some(place) => (first + place as u64 + 1, false),
+                    None => {
+                        let newer = ring.events.iter().rev().take_while(|told| told.id > id);
+                        let seen = ring.total - newer.count() as u64;
+                        // Nothing older is kept that would show that nothing lies between.
+                        (seen, seen == first)
+                    }
+                }
             }
         };
         drop(ring);
@@ -94,18 +134,29 @@ impl EventHub {
     }
 }
 
+impl Ring {
+    fn push(&mut self, told: Told, total: &watch::Sender<u64>) {
+        if self.events.len() == KEPT {
+            self.events.pop_front();
+        }
+        self.events.push_back(told);
+        self.total += 1;
+        total.send_replace(self.total);
+    }
+}
+
 impl EventSink for EventHub {
     fn publish(&self, event: LiveEvent) {
         let event = Arc::new(event);
         let mut ring = self.ring.lock();
         // The id is made under the lock, so that the ring's order is that of the ids.
         let id = self.clock.new_id();
-        if ring.events.len() == KEPT {
-            ring.events.pop_front();
+        let told = Told { id, event };
+        if self.has_others.load(Relaxed) {
+            // A channel that is full loses what nobody depends on.
+            let _ = self.outward.try_send(told.clone());
         }
-        ring.events.push_back(Told { id, event });
-        ring.total += 1;
-        self.total.send_replace(ring.total);
+        ring.push(told, &self.total);
     }
 }
 
@@ -149,7 +200,7 @@ mod tests {
     use super::*;
 
     fn hub() -> Arc<EventHub> {
-        EventHub::new(Arc::new(SystemClock))
+        EventHub::new(Arc::new(SystemClock)).0
     }
 
     fn tell(hub: &EventHub, items: usize) {

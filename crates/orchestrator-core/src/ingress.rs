@@ -20,7 +20,7 @@ use axum::body::Body;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::Either;
 use hyper::body::Incoming;
-use picloud_shared::{Clock, Executor, deployment::DeploymentStatus};
+use picloud_shared::{Clock, Executor, Peer, deployment::DeploymentStatus};
 use picloud_store::Store;
 use tower::Service;
 
@@ -144,7 +144,7 @@ impl Ingress {
             Place::Health => whole(text(StatusCode::OK, "ok\n")),
             Place::Ready => self.ready(),
             Place::Metrics => whole(metrics::response(self, &self.gauges().await)),
-            Place::Platform => self.platform(request).await,
+            Place::Platform => self.platform(request, peer).await,
             Place::Nothing => whole(problem(
                 StatusCode::NOT_FOUND,
                 "not_found",
@@ -182,7 +182,16 @@ impl Ingress {
         }
     }
 
-    async fn platform(&self, request: Request<Incoming>) -> Response<AnyBody> {
+    async fn platform(
+        &self,
+        mut request: Request<Incoming>,
+        peer: SocketAddr,
+    ) -> Response<AnyBody> {
+        let from = Peer {
+            address: self.client(&request, peer),
+            https: self.came_by_https(&request, peer),
+        };
+        request.extensions_mut().insert(from);
         let mut router = self.options.platform.clone();
         let answered: Result<Response<Body>, Infallible> =
             router.call(request.map(Body::new)).await;
@@ -257,6 +266,16 @@ impl Ingress {
                 )
                 .await,
         )
+    }
+
+    /// Whether a trusted proxy says so; without one there is no TLS here.
+    fn came_by_https(&self, request: &Request<Incoming>, peer: SocketAddr) -> bool {
+        let trusted = self
+            .options
+            .trusted_proxies
+            .contains(&peer.ip().to_canonical());
+        let scheme = request.headers().get("x-forwarded-proto");
+        trusted && scheme.is_some_and(|scheme| scheme.as_bytes().eq_ignore_ascii_case(b"https"))
     }
 
     /// The client's address: the socket's, or what a trusted proxy in front says.

@@ -467,6 +467,8 @@ pub enum SchemaKind {
     App,
     /// The JSON Schema of picloud.yaml.
     Picloud,
+    /// The OpenAPI document of the admin API.
+    Openapi,
     /// Rhai definitions for editors.
     Rhai,
 }

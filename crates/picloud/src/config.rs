@@ -50,6 +50,17 @@ pub struct Roles {
 }
 
 impl Roles {
+    /// Their names.
+    pub fn names(self) -> Vec<String> {
+        let all = [
+            (self.manager, "manager"),
+            (self.orchestrator, "orchestrator"),
+            (self.executor, "executor"),
+        ];
+        let held = all.into_iter().filter(|(held, _)| *held);
+        held.map(|(_, name)| name.to_owned()).collect()
+    }
+
     /// Everything in one process.
     pub const ALL: Self = Self {
         manager: true,

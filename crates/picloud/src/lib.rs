@@ -8,6 +8,7 @@ pub mod config;
 pub mod dashboard;
 pub mod data_dir;
 pub mod folder_tree;
+pub mod heartbeat;
 pub mod private_postgres;
 pub mod server;
 pub mod terminal;

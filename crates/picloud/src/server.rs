@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use picloud_executor_core::{InProcessExecutor, RhaiChecker};
 use picloud_manager_core::{
     AdminState, Deployer, DeployerOptions, DriftWatch, EventHub, HostingState, Sources,
-    git::LocalPath, keys, pulls::Pulls, webhooks::WebhookState, work_tree::WorkTree,
+    git::LocalPath, keys, pulls::Pulls, signals, webhooks::WebhookState, work_tree::WorkTree,
 };
 use picloud_orchestrator_core::{
     Dispatcher, Ingress, IngressOptions, Recorder, RecorderOptions, SnapshotHolder,
@@ -19,7 +19,9 @@ use picloud_services::{AddressGuard, SecretKeys, SecretsServiceImpl};
 use picloud_shared::{
     Clock, EventSink, Executor, KeyId, NodeId, Scope, SourceId, SystemClock, plan::LiveVersion,
 };
-use picloud_store::{SourceKind, SourceRecord, Store, StoreOptions, keys::NewKey};
+use picloud_store::{
+    SourceKind, SourceRecord, Store, StoreOptions, keys::NewKey, nodes::NodeRecord,
+};
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 
 use crate::{
@@ -27,6 +29,7 @@ use crate::{
     config::ServerConfig,
     dashboard,
     data_dir::{DataDir, write_private},
+    heartbeat,
 };
 
 /// Stack of each thread that may run a script: address space, of which only what a deeply nested
@@ -38,6 +41,8 @@ const MAX_RUNS: u32 = 256;
 const CONNECTIONS: u32 = 16;
 /// How long history is kept.
 const HISTORY_DAYS: u64 = 30;
+/// How many days runs are counted by the minute; by the hour from then on.
+const MINUTES_KEPT: i64 = 3;
 
 /// How a process speaks to the database.
 pub fn store_options(max_connections: u32) -> StoreOptions {
@@ -59,6 +64,7 @@ pub struct Server {
     pub recorder: Arc<Recorder>,
     /// What is served.
     pub holder: Arc<SnapshotHolder>,
+    node: NodeId,
     stop: watch::Sender<bool>,
     running: Vec<JoinHandle<()>>,
     following: Vec<JoinHandle<()>>,
@@ -97,7 +103,8 @@ impl Server {
         token: &str,
     ) -> Result<Self> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let events = EventHub::new(Arc::clone(&clock));
+        let (events, outward) = EventHub::new(Arc::clone(&clock));
+        let started_at = clock.now();
         let store = Store::connect_lazy(database_url, store_options(CONNECTIONS))
             .context("DATABASE_URL")?;
         let holder = Arc::new(SnapshotHolder::open(Some(data.path().join("snapshot"))));
@@ -152,13 +159,25 @@ impl Server {
             Arc::clone(&holder),
             Arc::clone(&executor),
         ))];
+        let (access_changed, access) = watch::channel(0);
+        following.push(tokio::spawn(signals::forward(
+            store.clone(),
+            Arc::clone(&events),
+            outward,
+        )));
         if config.roles.manager {
+            following.push(tokio::spawn(signals::listen(
+                store.clone(),
+                Arc::clone(&events),
+                access_changed,
+            )));
             following.push(tokio::spawn(picloud_manager_core::cron::run(
                 store.clone(),
                 Arc::clone(&clock),
             )));
             following.push(tokio::spawn(keep_house(store.clone(), Arc::clone(&clock))));
         }
+        let node = node_id(data, clock.as_ref())?;
         let dispatcher = Arc::new(Dispatcher {
             store: store.clone(),
             holder: Arc::clone(&holder),
@@ -166,8 +185,22 @@ impl Server {
             recorder: Arc::clone(&recorder),
             former: None,
             clock: Arc::clone(&clock),
-            node: node_id(data, clock.as_ref())?,
+            node,
         });
+        following.push(tokio::spawn(heartbeat::run(
+            store.clone(),
+            Arc::clone(&clock),
+            Arc::clone(&holder),
+            Arc::clone(&events),
+            NodeRecord {
+                id: node,
+                roles: config.roles.names(),
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+                generation: 0,
+                started_at,
+                seen_at: started_at,
+            },
+        )));
         let mut running = vec![serving];
         if config.roles.executor {
             running.push(tokio::spawn(dispatcher.run(stopped.clone())));
@@ -176,7 +209,7 @@ impl Server {
             pending,
             store.clone(),
             Arc::clone(&holder),
-            stopped,
+            stopped.clone(),
         ));
         let sources = Sources::new(
             DeployerOptions {
@@ -200,6 +233,7 @@ impl Server {
                 named: None,
                 recorder,
                 holder,
+                node,
                 stop,
                 running,
                 following,
@@ -265,6 +299,10 @@ impl Server {
                     let holder = Arc::clone(&holder);
                     Arc::new(move |host| holder.served().owns_domain(host))
                 },
+                started_at,
+                access,
+                stop: stopped,
+                kept: Arc::default(),
             })
             .merge(git)
             .merge(hooks)
@@ -276,6 +314,7 @@ impl Server {
             named,
             recorder,
             holder,
+            node,
             stop,
             running,
             following,
@@ -319,6 +358,9 @@ impl Server {
             if let Err(error) = task.await {
                 tracing::warn!(%error, "a part of the server did not end well");
             }
+        }
+        if let Err(error) = self.store.forget_node(self.node).await {
+            tracing::debug!(%error, "the database is not told that this node ends");
         }
         self.store.close().await;
         if let Err(error) = std::fs::remove_file(&self.running_file) {
@@ -512,6 +554,10 @@ async fn keep_house(store: Store, clock: Arc<dyn Clock>) {
         let forgotten = clock.now() - picloud_manager_core::webhooks::REMEMBERED;
         if let Err(error) = store.forget_webhooks(forgotten).await {
             tracing::warn!(%error, "old webhook deliveries could not be forgotten; trying again");
+        }
+        let days = chrono::TimeDelta::days(MINUTES_KEPT);
+        if let Err(error) = store.roll_up_run_counts(clock.now() - days).await {
+            tracing::warn!(%error, "counts of runs could not be added up; trying again");
         }
         let next = match picloud_services::sweep_expired(&store, clock.now()).await {
             Ok(next) => next,

@@ -8,6 +8,7 @@ fn the_committed_schemas_are_fresh() {
     for (kind, file) in [
         ("app", "app.schema.json"),
         ("picloud", "picloud.schema.json"),
+        ("openapi", "openapi.json"),
         ("rhai", "picloud.d.rhai"),
     ] {
         let output = Command::new(env!("CARGO_BIN_EXE_picloud"))

@@ -109,14 +109,15 @@ pub enum Capability {
 
 impl Capability {
     /// The one table.
-    pub fn scope(self) -> Scope {
+    pub const fn scope(self) -> Scope {
         match self {
             Self::AppView
             | Self::DeploymentView
             | Self::SourceView
             | Self::PlanCreate
             | Self::DriftView
-            | Self::EventsView => Scope::AppRead,
+            | Self::EventsView
+            | Self::InstanceView => Scope::AppRead,
             // Who may call a script may let it use its own data; reaching other hosts is more.
             Self::AppInvoke | Self::AppDataAccess | Self::AppSecretRead => Scope::AppInvoke,
             Self::AppHttpRequest => Scope::ScriptWrite,
@@ -125,7 +126,7 @@ impl Capability {
             Self::RunView | Self::DeadLetterView | Self::StatsView => Scope::RunRead,
             Self::RunReplay | Self::DeadLetterManage => Scope::AppInvoke,
             Self::KeyManage => Scope::KeyWrite,
-            Self::SourceManage | Self::AuditView | Self::InstanceView => Scope::InstanceAdmin,
+            Self::SourceManage | Self::AuditView => Scope::InstanceAdmin,
         }
     }
 }

@@ -1,9 +1,7 @@
 //! API keys and the audit log.
 
 use chrono::{DateTime, Utc};
-use picloud_shared::{AppName, KeyGrant, KeyId, Scope};
-use serde_json::Value;
-use sqlx::types::Json;
+use picloud_shared::{AppId, AppName, KeyGrant, KeyId, Scope};
 use uuid::Uuid;
 
 use crate::{Page, Store, StoreError, page::PageQuery};
@@ -39,7 +37,7 @@ pub struct NewKey<'a> {
     /// What it may do.
     pub scopes: &'a [Scope],
     /// The only app that it may touch.
-    pub app: Option<picloud_shared::AppId>,
+    pub app: Option<AppId>,
     /// When it ends.
     pub expires_at: Option<DateTime<Utc>>,
 }
@@ -167,23 +165,24 @@ impl Store {
         Ok(())
     }
 
-    /// Keys that are neither revoked nor ended, newest first.
+    /// Keys that are not revoked, newest first, those that have ended among them; of one app where
+    /// one is named.
     pub async fn keys(
         &self,
+        app: Option<AppId>,
         query: &PageQuery,
-        now: DateTime<Utc>,
     ) -> Result<Page<KeyRecord>, StoreError> {
         let rows = sqlx::query_as!(
             Row,
             r#"SELECT k.id, k.name, k.prefix, k.scopes, k.app_id AS "app_id?", a.name AS "app?", k.created_at,
                  k.expires_at, k.last_used_at, k.revoked_at
                FROM api_keys k LEFT JOIN apps a ON a.id = k.app_id
-               WHERE k.revoked_at IS NULL AND (k.expires_at IS NULL OR k.expires_at > $3)
+               WHERE k.revoked_at IS NULL AND ($3::uuid IS NULL OR k.app_id = $3)
                  AND ($1::uuid IS NULL OR k.id < $1)
                ORDER BY k.id DESC LIMIT $2"#,
             query.after()?,
             query.rows(),
-            now,
+            app.map(|app| app.0),
         )
         .fetch_all(self.pool())
         .await?;
@@ -194,51 +193,82 @@ impl Store {
         Ok(query.page(items, |key| key.grant.id.0))
     }
 
-    /// Revokes a key; whether there was one to revoke.
+    /// The key of that id, unless it is revoked.
+    pub async fn key(&self, id: KeyId) -> Result<Option<KeyRecord>, StoreError> {
+        let row = sqlx::query_as!(
+            Row,
+            r#"SELECT k.id, k.name, k.prefix, k.scopes, k.app_id AS "app_id?", a.name AS "app?", k.created_at,
+                 k.expires_at, k.last_used_at, k.revoked_at
+               FROM api_keys k LEFT JOIN apps a ON a.id = k.app_id
+               WHERE k.id = $1 AND k.revoked_at IS NULL"#,
+            id.0,
+        )
+        .fetch_optional(self.pool())
+        .await?;
+        row.map(TryInto::try_into).transpose()
+    }
+
+    /// Writes a key whose name no other good key of the same reach has; `false` where one has.
+    pub async fn insert_named_key(
+        &self,
+        key: &NewKey<'_>,
+        now: DateTime<Utc>,
+    ) -> Result<bool, StoreError> {
+        let scopes: Vec<String> = key
+            .scopes
+            .iter()
+            .map(|scope| scope.as_str().to_owned())
+            .collect();
+        let mut transaction = self.pool().begin().await?;
+        // Two of the same name at the same time: one after the other.
+        sqlx::query!("SELECT pg_advisory_xact_lock(hashtext('api_keys.name'))")
+            .execute(&mut *transaction)
+            .await?;
+        let done = sqlx::query!(
+            "INSERT INTO api_keys (id, name, hash, prefix, scopes, app_id, created_at, expires_at)
+             SELECT $1, $2, $3, $4, $5, $6, $7, $8 WHERE NOT EXISTS (
+                 SELECT 1 FROM api_keys WHERE name = $2 AND app_id IS NOT DISTINCT FROM $6
+                     AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > $7))",
+            key.id.0,
+            key.name,
+            key.hash.as_slice(),
+            key.prefix,
+            &scopes,
+            key.app.map(|app| app.0),
+            now,
+            key.expires_at,
+        )
+        .execute(&mut *transaction)
+        .await?;
+        transaction.commit().await?;
+        Ok(done.rows_affected() > 0)
+    }
+
+    /// Revokes a key and ends its sessions; whether there was one to revoke.
     pub async fn revoke_key(&self, id: KeyId, now: DateTime<Utc>) -> Result<bool, StoreError> {
+        let mut transaction = self.pool().begin().await?;
         let done = sqlx::query!(
             "UPDATE api_keys SET revoked_at = $2 WHERE id = $1 AND revoked_at IS NULL",
             id.0,
             now,
         )
-        .execute(self.pool())
+        .execute(&mut *transaction)
         .await?;
+        sqlx::query!("DELETE FROM sessions WHERE key_id = $1", id.0)
+            .execute(&mut *transaction)
+            .await?;
+        transaction.commit().await?;
         Ok(done.rows_affected() > 0)
     }
 
-    /// Notes who did what.
-    pub async fn append_audit(&self, entry: &AuditEntry) -> Result<(), StoreError> {
-        sqlx::query!(
-            "INSERT INTO audit_log (id, at, key_id, actor, action, target, detail) VALUES ($1, $2, $3, $4, $5, $6, $7)",
-            entry.id,
-            entry.at,
-            entry.key.map(|key| key.0),
-            entry.actor,
-            entry.action,
-            entry.target,
-            Json(&entry.detail) as _,
-        )
-        .execute(self.pool())
-        .await?;
-        Ok(())
+    /// Whether a key is good still.
+    pub async fn key_is_good(&self, id: KeyId, now: DateTime<Utc>) -> Result<bool, StoreError> {
+        let found = sqlx::query_scalar!(
+            r#"SELECT EXISTS (SELECT 1 FROM api_keys WHERE id = $1 AND revoked_at IS NULL
+                 AND (expires_at IS NULL OR expires_at > $2)) AS "good!""#,
+            id.0,
+            now,
+        );
+        Ok(found.fetch_one(self.pool()).await?)
     }
-}
-
-/// One entry of the audit log.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AuditEntry {
-    /// UUIDv7.
-    pub id: Uuid,
-    /// When.
-    pub at: DateTime<Utc>,
-    /// With which key.
-    pub key: Option<KeyId>,
-    /// The key's name then.
-    pub actor: String,
-    /// `key.create`, `source.sync`, …
-    pub action: String,
-    /// What it was done to.
-    pub target: String,
-    /// What more there is to say; never a secret.
-    pub detail: Value,
 }

@@ -2,7 +2,9 @@
 //!
 //! Rows become types of the vocabulary here, so that no other room knows a column.
 
+mod app_names;
 pub mod apply;
+pub mod audit;
 mod contents;
 pub mod cron;
 pub mod dead_letters;
@@ -15,12 +17,15 @@ pub mod kv;
 mod listen;
 mod live;
 mod live_rows;
+pub mod nodes;
 pub mod outbox;
 pub mod page;
 pub mod pulls;
 pub mod runs;
+pub mod sessions;
 pub mod snapshot;
 pub mod sources;
+pub mod stats;
 pub mod triggers;
 pub mod webhooks;
 
@@ -34,7 +39,7 @@ use sqlx::{
 
 pub use apply::{Applied, Apply, ApplyError, Blob, DesiredChange};
 pub use error::StoreError;
-pub use listen::{Notification, Notifications};
+pub use listen::{Notification, Notifications, Signal, Signals};
 pub use page::Page;
 pub use snapshot::SnapshotDelta;
 pub use sources::{Forge, SourceKind, SourceRecord};

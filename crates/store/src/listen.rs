@@ -10,6 +10,8 @@ use crate::{Store, StoreError};
 /// Channels of `NOTIFY`.
 pub(crate) const GENERATION: &str = "picloud_generation";
 pub(crate) const EDITED: &str = "picloud_edited";
+const ACCESS: &str = "picloud_access";
+const EVENTS: &str = "picloud_events";
 pub(crate) const OUTBOX: &str = "picloud_outbox";
 
 /// One thing that PostgreSQL told.
@@ -64,12 +66,58 @@ pub struct Notifications {
     listener: PgListener,
 }
 
+/// What another process tells.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Signal {
+    /// A key or a session ended, or changed.
+    Access,
+    /// A live event, as that process wrote it.
+    Event(String),
+    /// The connection was lost and is there again; something may have been missed.
+    Reconnected,
+}
+
+/// A connection that listens to other processes.
+#[derive(Debug)]
+pub struct Signals {
+    listener: PgListener,
+}
+
+impl Signals {
+    /// The next one; waits for it. After an error the caller listens anew.
+    pub async fn next(&mut self) -> Result<Signal, StoreError> {
+        Ok(match self.listener.try_recv().await? {
+            None => Signal::Reconnected,
+            Some(told) if told.channel() == EVENTS => Signal::Event(told.payload().to_owned()),
+            Some(_) => Signal::Access,
+        })
+    }
+}
+
 impl Store {
     /// Listens for events that are written.
     pub async fn listen_outbox(&self) -> Result<Notifications, StoreError> {
         let mut listener = PgListener::connect_with(self.pool()).await?;
         listener.listen(OUTBOX).await?;
         Ok(Notifications { listener })
+    }
+
+    /// Listens for what processes tell each other: changes of access, and live events.
+    pub async fn listen_signals(&self) -> Result<Signals, StoreError> {
+        let mut listener = PgListener::connect_with(self.pool()).await?;
+        listener.listen_all([ACCESS, EVENTS]).await?;
+        Ok(Signals { listener })
+    }
+
+    /// Tells other processes of live events, each a text of less than 8,000 bytes.
+    pub async fn tell_events(&self, events: &[String]) -> Result<(), StoreError> {
+        sqlx::query!(
+            r#"SELECT pg_notify('picloud_events', event) AS "told: ()" FROM unnest($1::text[]) AS told (event)"#,
+            events,
+        )
+        .fetch_all(self.pool())
+        .await?;
+        Ok(())
     }
 
     /// Listens for changes of the live configuration.

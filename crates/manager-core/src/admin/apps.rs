@@ -1,12 +1,16 @@
 //! Apps, and what they are made of.
 
-use std::sync::Arc;
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use axum::{
     Json,
     extract::{Path, Query, State},
 };
 use picloud_shared::{
+    AppId, RunStatus,
     app::to_value,
     plan::{LiveApp, LiveState},
 };
@@ -18,10 +22,11 @@ use super::{
     access::{AppView, Authorized},
     answer::{Answer, ListQuery, Problem},
 };
+use crate::drift::DriftWatch;
 
 /// The live app of that name or id.
 pub(super) async fn find(state: &AdminState, asked: &str) -> Answer<LiveApp> {
-    let live = state.store.load_live().await?;
+    let live = state.kept.live.get(&state.store).await?;
     pick(&live, asked)
         .cloned()
         .ok_or_else(|| Problem::not_found("app"))
@@ -38,20 +43,11 @@ pub(super) async fn list(
     caller: Authorized<AppView>,
     Query(query): Query<ListQuery>,
 ) -> Answer {
-    let query = query.page()?;
-    let live = state.store.load_live().await?;
-    let sources = state.store.sources().await?;
-    let after = query.cursor.as_deref().unwrap_or_default();
-    let mut apps = live
-        .apps
-        .values()
-        .filter(|app| caller.sees(&app.spec.name) && app.spec.name.as_str() > after);
-    let mut items = Vec::new();
-    for app in apps.by_ref().take(query.limit as usize) {
-        items.push(show_value(&state, app, &sources).await?);
-    }
-    let last = items.last().map(|app| app["name"].clone());
-    let next = apps.next().and(last);
+    let live = state.kept.live.get(&state.store).await?;
+    let seen = live.apps.iter().filter(|(name, _)| caller.sees(name));
+    let (apps, next) = query.slice(seen.map(|(name, app)| (name.to_string(), app)))?;
+    let around = Around::load(&state).await?;
+    let items: Vec<Value> = apps.into_iter().map(|app| around.show(app)).collect();
     Ok(Json(json!({ "items": items, "next_cursor": next })))
 }
 
@@ -61,28 +57,54 @@ pub(super) async fn show(
     Path(app): Path<String>,
 ) -> Answer {
     let app = find(&state, &app).await?;
-    let sources = state.store.sources().await?;
-    Ok(Json(show_value(&state, &app, &sources).await?))
+    Ok(Json(Around::load(&state).await?.show(&app)))
 }
 
-async fn show_value(state: &AdminState, app: &LiveApp, sources: &[SourceRecord]) -> Answer<Value> {
-    let source = sources.iter().find(|source| source.id == app.source);
-    let since = state.clock.now() - chrono::TimeDelta::minutes(15);
-    let counts = state.store.count_runs(app.id, since).await?;
-    let total: i64 = counts.iter().map(|(_, count)| count).sum();
-    let good: i64 = counts
-        .iter()
-        .filter(|(status, _)| status == "ok")
-        .map(|(_, count)| count)
-        .sum();
-    let health = match (total, total - good) {
-        (0, _) => "idle",
-        (total, bad) if bad * 20 > total => "degraded",
-        _ => "healthy",
-    };
+/// What is shown of apps beside their configuration: asked for once, however many they are.
+struct Around {
+    sources: Vec<SourceRecord>,
+    /// Runs of the last minutes, and those of them that went well.
+    runs: HashMap<AppId, (u64, u64)>,
+    drift: Arc<DriftWatch>,
+}
+
+impl Around {
+    async fn load(state: &AdminState) -> Answer<Self> {
+        let since = state.clock.now() - chrono::TimeDelta::minutes(15);
+        let mut runs: HashMap<AppId, (u64, u64)> = HashMap::new();
+        for (app, status, count) in state.store.count_runs_by_app(since).await? {
+            let (total, good) = runs.entry(app).or_default();
+            *total += count;
+            if matches!(status, RunStatus::Ok | RunStatus::Skipped) {
+                *good += count;
+            }
+        }
+        Ok(Self {
+            sources: state.store.sources().await?,
+            runs,
+            drift: Arc::clone(&state.drift),
+        })
+    }
+
+    fn health(&self, app: AppId) -> &'static str {
+        let (total, good) = self.runs.get(&app).copied().unwrap_or_default();
+        match (total, total - good) {
+            (0, _) => "idle",
+            (total, bad) if bad * 20 > total => "degraded",
+            _ => "healthy",
+        }
+    }
+
+    fn show(&self, app: &LiveApp) -> Value {
+        show_value(self, app)
+    }
+}
+
+fn show_value(around: &Around, app: &LiveApp) -> Value {
+    let source = around.sources.iter().find(|source| source.id == app.source);
     let suspended = source.is_some_and(|source| source.suspended);
     let sync = match (&app.pinned_commit, suspended) {
-        _ if state.drift.is_drifted(app.id) => "drifted",
+        _ if around.drift.is_drifted(app.id) => "drifted",
         (_, true) => "suspended",
         (Some(_), _) => "failed",
         (None, _) => "synced",
@@ -92,7 +114,7 @@ async fn show_value(state: &AdminState, app: &LiveApp, sources: &[SourceRecord])
         .clone()
         .or_else(|| source.and_then(|source| source.live_commit.clone()));
     let spec = &app.spec;
-    Ok(json!({
+    json!({
         "id": app.id,
         "name": spec.name,
         "description": spec.description,
@@ -100,7 +122,7 @@ async fn show_value(state: &AdminState, app: &LiveApp, sources: &[SourceRecord])
         "dir": spec.dir,
         "commit": commit,
         "sync": sync,
-        "health": health,
+        "health": around.health(app.id),
         "domains": spec.domains,
         "limits": spec.effective_limits(),
         "permissions": { "http": { "allow": spec.http_allow } },
@@ -108,22 +130,27 @@ async fn show_value(state: &AdminState, app: &LiveApp, sources: &[SourceRecord])
         "routes": spec.routes.len(),
         "scripts": spec.scripts.len(),
         "triggers": spec.triggers.len(),
-    }))
+    })
 }
 
-fn items(items: impl Iterator<Item = Value>) -> Json<Value> {
-    Json(json!({ "items": items.collect::<Vec<_>>(), "next_cursor": null }))
+/// A part of a list of the app's things, in the order of their keys.
+fn listed(query: &ListQuery, items: impl Iterator<Item = (String, Value)>) -> Answer {
+    let (items, next) = query.slice(items)?;
+    Ok(Json(json!({ "items": items, "next_cursor": next })))
 }
 
 pub(super) async fn scripts(
     State(state): State<AdminState>,
     _: Authorized<AppView>,
     Path(app): Path<String>,
+    Query(query): Query<ListQuery>,
 ) -> Answer {
     let app = find(&state, &app).await?;
-    Ok(items(app.spec.scripts.iter().map(
-        |(path, script)| json!({ "path": path, "kind": script.kind, "blob": script.blob }),
-    )))
+    let scripts = app.spec.scripts.iter().map(|(path, script)| {
+        let shown = json!({ "path": path, "kind": script.kind, "blob": script.blob });
+        (path.to_string(), shown)
+    });
+    listed(&query, scripts)
 }
 
 pub(super) async fn script(
@@ -148,19 +175,47 @@ pub(super) async fn routes(
     State(state): State<AdminState>,
     _: Authorized<AppView>,
     Path(app): Path<String>,
+    Query(query): Query<ListQuery>,
 ) -> Answer {
     let app = find(&state, &app).await?;
-    Ok(items(app.spec.routes.iter().map(to_value)))
+    let mut routes: Vec<(String, Value)> = app
+        .spec
+        .routes
+        .iter()
+        .map(|route| {
+            let methods: Vec<&str> = route.methods.iter().map(String::as_str).collect();
+            (
+                format!("{} {}", route.path, methods.join(",")),
+                to_value(route),
+            )
+        })
+        .collect();
+    routes.sort_by(|(one, _), (other, _)| one.cmp(other));
+    listed(&query, routes.into_iter())
 }
 
 pub(super) async fn env(
     State(state): State<AdminState>,
     _: Authorized<AppView>,
     Path(app): Path<String>,
+    Query(query): Query<ListQuery>,
 ) -> Answer {
     let app = find(&state, &app).await?;
-    let spec = Arc::clone(&app.spec);
-    Ok(items(spec.env.iter().map(
-        |(name, value)| json!({ "name": name, "value": value }),
-    )))
+    let plain = app.spec.env.iter().map(|(name, value)| {
+        let shown = json!({ "name": name, "value": value, "secret": false });
+        (name.clone(), shown)
+    });
+    let secrets = app.spec.secrets.keys().map(|name| {
+        let shown = json!({ "name": name, "value": null, "secret": true });
+        (name.clone(), shown)
+    });
+    let all: BTreeMap<(String, bool), Value> = plain
+        .map(|(name, shown)| ((name, false), shown))
+        .chain(secrets.map(|(name, shown)| ((name, true), shown)))
+        .collect();
+    // A variable and a secret may have one name.
+    let keyed = all
+        .into_iter()
+        .map(|((name, secret), shown)| (format!("{name}\0{}", u8::from(secret)), shown));
+    listed(&query, keyed)
 }

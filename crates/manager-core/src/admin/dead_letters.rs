@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use super::{
     AdminState,
     access::{Authorized, DeadLetterManage, DeadLetterView},
-    answer::{Answer, ListQuery, Problem, page},
+    answer::{Answer, ListQuery, Problem, none, page},
     keys::audit,
 };
 
@@ -29,23 +29,15 @@ pub(super) async fn list(
     Query(filter): Query<Filter>,
     Query(query): Query<ListQuery>,
 ) -> Answer {
-    let app: Option<AppName> = filter
-        .app
-        .as_deref()
-        .map(str::parse)
-        .transpose()
-        .map_err(|_| Problem::invalid("app must be an app's name"))?;
-    if let (Some(only), Some(asked)) = (caller.only(), &app)
-        && only != asked
-    {
-        return Err(Problem::forbidden("run:read for that app"));
-    }
-    let app = caller.only().cloned().or(app);
+    let query = query.page()?;
+    let Some(app) = caller.app_filter(&state, filter.app.as_deref()).await? else {
+        return Ok(none());
+    };
     let filter = DeadLetterFilter {
         app,
         ..DeadLetterFilter::default()
     };
-    let found = state.store.dead_letters(&filter, &query.page()?).await?;
+    let found = state.store.dead_letters(&filter, &query).await?;
     Ok(page(&found, show))
 }
 

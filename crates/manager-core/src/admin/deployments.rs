@@ -6,7 +6,7 @@ use axum::{
     http::StatusCode,
 };
 use picloud_shared::{
-    AppName, DeploymentId,
+    AppName, DeploymentId, SourceName,
     deployment::{Deployment, DeploymentStatus},
 };
 use serde::Deserialize;
@@ -30,12 +30,18 @@ pub(super) async fn list(
     Query(filter): Query<Filter>,
     Query(query): Query<ListQuery>,
 ) -> Answer {
-    let source = filter.source.as_deref().map(str::parse).transpose();
-    let source = source.map_err(|_| Problem::invalid("source must be a source's name"))?;
-    let mut found = state
-        .store
-        .deployments(source.as_ref(), &query.page()?)
-        .await?;
+    let query = query.page()?;
+    let source = match filter.source.as_deref() {
+        None => None,
+        Some(asked) => match super::sources::find(&state, asked).await {
+            Ok(found) => Some(found.name),
+            Err(_) => {
+                let name: Result<SourceName, _> = asked.parse();
+                Some(name.map_err(|_| Problem::invalid("source must be a source's name or id"))?)
+            }
+        },
+    };
+    let mut found = state.store.deployments(source.as_ref(), &query).await?;
     for deployment in &mut found.items {
         confine(deployment, caller.only());
     }
@@ -75,7 +81,7 @@ pub(super) async fn approve(
         .store
         .approve_commit(source.id, &deployment.commit)
         .await?;
-    let detail = json!({ "commit": deployment.commit });
+    let detail = json!({ "before": { "status": deployment.status }, "after": { "approved": deployment.commit } });
     audit(
         &state,
         &caller,

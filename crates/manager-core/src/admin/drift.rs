@@ -40,19 +40,13 @@ pub(super) async fn list(
     caller: Authorized<DriftView>,
     Query(query): Query<ListQuery>,
 ) -> Answer {
-    let query = query.page()?;
-    let after = query.cursor.as_deref().unwrap_or_default();
     let drifted = state.drift.all().await?;
-    let mut found = drifted
-        .iter()
-        .filter(|app| caller.sees(&app.name) && app.name.as_str() > after);
+    let seen = drifted.iter().filter(|app| caller.sees(&app.name));
+    let (found, next) = query.slice(seen.map(|app| (app.name.to_string(), app)))?;
     let items: Vec<Value> = found
-        .by_ref()
-        .take(query.limit as usize)
+        .into_iter()
         .map(|app| json!({ "app": app.name, "items": app.items }))
         .collect();
-    let last = items.last().map(|item| item["app"].clone());
-    let next = found.next().and(last);
     Ok(Json(json!({ "items": items, "next_cursor": next })))
 }
 

@@ -1,4 +1,4 @@
-//! Keys, and who one is.
+//! Keys: made, seen without what they are, revoked.
 
 use axum::{
     Json,
@@ -7,44 +7,28 @@ use axum::{
 };
 use chrono::{DateTime, SecondsFormat, Utc};
 use picloud_shared::{KeyId, Scope};
-use picloud_store::keys::{AuditEntry, KeyRecord, NewKey};
+use picloud_store::keys::{KeyRecord, NewKey};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+pub(super) use super::audit::audit;
 use super::{
     AdminState,
-    access::{Authorized, Caller, KeyManage},
-    answer::{Answer, ListQuery, Problem, page},
+    access::{Authorized, KeyManage},
+    answer::{Answer, ListQuery, Problem, page, read},
     apps,
 };
 use crate::keys::{FreshKey, hash, prefix};
-
-pub(super) async fn me(State(state): State<AdminState>, Caller(record): Caller) -> Json<Value> {
-    Json(json!({ "key": show(&record), "version": state.version }))
-}
-
-/// What a client needs to know of the server: no secret is among it.
-pub(super) async fn instance(State(state): State<AdminState>, _: Caller) -> Json<Value> {
-    let served = *state.served.borrow();
-    Json(json!({
-        "version": state.version,
-        "recipient": state.recipient,
-        "generation": served.map(|served| served.generation),
-    }))
-}
 
 pub(super) async fn list(
     State(state): State<AdminState>,
     caller: Authorized<KeyManage>,
     Query(query): Query<ListQuery>,
 ) -> Answer {
-    let mut keys = state.store.keys(&query.page()?, state.clock.now()).await?;
-    keys.items.retain(|key| {
-        caller
-            .only()
-            .is_none_or(|only| key.grant.app.as_ref().is_some_and(|(_, app)| app == only))
-    });
-    Ok(page(&keys, show))
+    let only = caller.grant.app.as_ref().map(|(id, _)| *id);
+    let keys = state.store.keys(only, &query.page()?).await?;
+    let now = state.clock.now();
+    Ok(page(&keys, |key| show(key, now)))
 }
 
 #[derive(Deserialize)]
@@ -61,14 +45,19 @@ pub(super) async fn create(
     caller: Authorized<KeyManage>,
     body: axum::body::Bytes,
 ) -> Answer<(StatusCode, Json<Value>)> {
-    let wanted: Create = serde_json::from_slice(&body)
-        .map_err(|error| Problem::invalid(format!("the body: {error}")))?;
+    let mut wanted: Create = read(&body)?;
     let name = wanted.name.trim();
-    if name.is_empty() || name.chars().count() > 100 || name.contains('\0') {
+    if name.is_empty() || name.chars().count() > 100 || name.chars().any(char::is_control) {
         return Err(Problem::invalid("name must have 1 to 100 characters"));
     }
+    wanted.scopes.sort();
+    wanted.scopes.dedup();
     if wanted.scopes.is_empty() {
         return Err(Problem::invalid("scopes must name at least one scope"));
+    }
+    let now = state.clock.now();
+    if wanted.expires_at.is_some_and(|end| end <= now) {
+        return Err(Problem::invalid("expires_at must be a time to come"));
     }
     let admin = caller.grant.scopes.contains(&Scope::InstanceAdmin);
     if let Some(scope) = wanted
@@ -79,11 +68,13 @@ pub(super) async fn create(
         // A key that could give what it hasn't would have everything.
         return Err(Problem::forbidden(scope.as_str()));
     }
-    if caller
-        .only()
-        .is_some_and(|only| wanted.app.as_deref() != Some(only.as_str()))
+    if let Some((id, own)) = &caller.grant.app
+        && wanted
+            .app
+            .as_deref()
+            .is_none_or(|app| app != own.as_str() && app != id.to_string())
     {
-        return Err(Problem::forbidden("key:write for the whole instance"));
+        return Err(Problem::forbidden("key:write for that"));
     }
     let app = match &wanted.app {
         None => None,
@@ -101,18 +92,19 @@ pub(super) async fn create(
         app: app.as_ref().map(|app| app.id),
         expires_at: wanted.expires_at,
     };
-    state.store.insert_key(&key, state.clock.now()).await?;
-    audit(
-        &state,
-        &caller,
-        "key.create",
-        &id.to_string(),
-        json!({ "name": name, "scopes": wanted.scopes }),
-    )
-    .await?;
+    if !state.store.insert_named_key(&key, now).await? {
+        let detail = format!("there is a key `{name}` already");
+        return Err(Problem::conflict("name_taken", detail));
+    }
+    let app = app.map(|app| app.spec.name.clone());
+    let expires_at = wanted.expires_at.map(time);
+    let after =
+        json!({ "name": name, "scopes": wanted.scopes, "app": app, "expires_at": expires_at });
+    let detail = json!({ "app": app, "after": after });
+    audit(&state, &caller, "key.create", &id.to_string(), detail).await?;
     let shown = json!({
-        "id": id, "key": fresh.text, "name": name, "scopes": wanted.scopes,
-        "app": app.map(|app| app.spec.name.clone()), "expires_at": wanted.expires_at.map(time),
+        "id": id, "key": fresh.text, "name": name, "scopes": wanted.scopes, "app": app,
+        "expires_at": expires_at,
     });
     Ok((StatusCode::CREATED, Json(shown)))
 }
@@ -122,55 +114,22 @@ pub(super) async fn revoke(
     caller: Authorized<KeyManage>,
     Path(id): Path<String>,
 ) -> Answer<StatusCode> {
-    let id: KeyId = id.parse().map_err(|_| Problem::not_found("key"))?;
-    if caller.only().is_some() {
-        let all = state
-            .store
-            .keys(
-                &picloud_store::page::PageQuery {
-                    limit: 10_000,
-                    cursor: None,
-                },
-                state.clock.now(),
-            )
-            .await?;
-        let own = all
-            .items
-            .iter()
-            .find(|key| key.grant.id == id)
-            .is_some_and(|key| key.grant.app == caller.grant.app);
-        if !own {
-            return Err(Problem::not_found("key"));
-        }
+    let missing = || Problem::not_found("key");
+    let id: KeyId = id.parse().map_err(|_| missing())?;
+    let found = state.store.key(id).await?;
+    let own = |key: &KeyRecord| caller.only().is_none() || key.grant.app == caller.grant.app;
+    let found = found.filter(own).ok_or_else(missing)?;
+    let now = state.clock.now();
+    if !state.store.revoke_key(id, now).await? {
+        return Err(missing());
     }
-    if !state.store.revoke_key(id, state.clock.now()).await? {
-        return Err(Problem::not_found("key"));
-    }
-    audit(&state, &caller, "key.revoke", &id.to_string(), json!({})).await?;
+    let app = found.grant.app.as_ref().map(|(_, name)| name);
+    let detail = json!({ "app": app, "before": show(&found, now) });
+    audit(&state, &caller, "key.revoke", &id.to_string(), detail).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Notes a write.
-pub(super) async fn audit<N>(
-    state: &AdminState,
-    caller: &Authorized<N>,
-    action: &str,
-    target: &str,
-    detail: Value,
-) -> Answer<()> {
-    let entry = AuditEntry {
-        id: state.clock.new_id(),
-        at: state.clock.now(),
-        key: Some(caller.grant.id),
-        actor: caller.grant.name.clone(),
-        action: action.to_owned(),
-        target: target.to_owned(),
-        detail,
-    };
-    Ok(state.store.append_audit(&entry).await?)
-}
-
-fn show(key: &KeyRecord) -> Value {
+pub(super) fn show(key: &KeyRecord, now: DateTime<Utc>) -> Value {
     json!({
         "id": key.grant.id,
         "name": key.grant.name,
@@ -179,10 +138,12 @@ fn show(key: &KeyRecord) -> Value {
         "app": key.grant.app.as_ref().map(|(_, name)| name),
         "created_at": time(key.created_at),
         "expires_at": key.expires_at.map(time),
+        "expired": key.expires_at.is_some_and(|end| end <= now),
         "last_used_at": key.last_used_at.map(time),
     })
 }
 
-fn time(at: DateTime<Utc>) -> String {
+/// A time, as all answers write it.
+pub(super) fn time(at: DateTime<Utc>) -> String {
     at.to_rfc3339_opts(SecondsFormat::Millis, true)
 }

@@ -120,7 +120,10 @@ async fn of_tree(state: &AdminState, source: Option<&str>, body: Bytes) -> Answe
 
 fn named(state: &AdminState, name: &str) -> Answer<Arc<Deployer>> {
     let mut deployers = state.sources.all().into_iter();
-    let found = deployers.find(|deployer| deployer.source().name.as_str() == name);
+    let found = deployers.find(|deployer| {
+        let source = deployer.source();
+        source.name.as_str() == name || source.id.to_string() == name
+    });
     found.ok_or_else(|| Problem::not_found("source"))
 }
 

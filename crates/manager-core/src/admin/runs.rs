@@ -4,7 +4,6 @@ use axum::{
     Json,
     extract::{Path, Query, State},
 };
-use chrono::{DateTime, Utc};
 use picloud_shared::{RunId, RunRecord, RunStatus, run::RunKind};
 use picloud_store::runs::RunFilter;
 use serde::Deserialize;
@@ -13,7 +12,7 @@ use serde_json::Value;
 use super::{
     AdminState,
     access::{Authorized, RunView},
-    answer::{Answer, ListQuery, Problem, page},
+    answer::{Answer, ListQuery, Problem, none, page, parse_time},
 };
 
 #[derive(Deserialize)]
@@ -32,29 +31,19 @@ pub(super) async fn list(
     Query(filter): Query<Filter>,
     Query(query): Query<ListQuery>,
 ) -> Answer {
-    let mut parsed = RunFilter {
-        app: filter
-            .app
-            .as_deref()
-            .map(str::parse)
-            .transpose()
-            .map_err(|_| Problem::invalid("app must be an app's name"))?,
+    let query = query.page()?;
+    let Some(app) = caller.app_filter(&state, filter.app.as_deref()).await? else {
+        return Ok(none());
+    };
+    let parsed = RunFilter {
+        app,
         status: word("status", filter.status.as_deref(), RunStatus::parse)?,
         kind: word("kind", filter.kind.as_deref(), RunKind::parse)?,
         trigger: filter.trigger,
-        since: time("since", filter.since.as_deref())?,
-        until: time("until", filter.until.as_deref())?,
+        since: parse_time("since", filter.since.as_deref())?,
+        until: parse_time("until", filter.until.as_deref())?,
     };
-    if let Some(only) = caller.only() {
-        if parsed.app.as_ref().is_some_and(|app| app != only) {
-            return Err(Problem::forbidden("run:read for that app"));
-        }
-        parsed.app = Some(only.clone());
-    }
-    Ok(page(
-        &state.store.runs(&parsed, &query.page()?).await?,
-        show_value,
-    ))
+    Ok(page(&state.store.runs(&parsed, &query).await?, show_value))
 }
 
 pub(super) async fn show(
@@ -80,11 +69,6 @@ fn word<T>(name: &str, text: Option<&str>, parse: impl Fn(&str) -> Option<T>) ->
             .map(Some)
             .ok_or_else(|| Problem::invalid(format!("{name} cannot be `{text}`"))),
     }
-}
-
-fn time(name: &str, text: Option<&str>) -> Answer<Option<DateTime<Utc>>> {
-    let parsed = text.map(str::parse).transpose();
-    parsed.map_err(|_| Problem::invalid(format!("{name} must be a time of RFC 3339")))
 }
 
 /// The record, its input under the name that says what it is.

@@ -6,7 +6,8 @@ use axum::{
     Json,
     body::Bytes,
     extract::{Path, Query, State},
-    http::StatusCode,
+    http::{HeaderMap, StatusCode},
+    response::Response,
 };
 use picloud_shared::{SourceId, SourceName, duration, sdk::SecretValue};
 use picloud_store::{Forge, SourceKind, SourceRecord};
@@ -17,6 +18,7 @@ use super::{
     AdminState,
     access::{Authorized, SourceManage, SourceSync, SourceView},
     answer::{Answer, ListQuery, Problem, read},
+    etag,
     keys::audit,
 };
 use crate::{
@@ -30,32 +32,56 @@ pub(super) async fn list(
     _: Authorized<SourceView>,
     Query(query): Query<ListQuery>,
 ) -> Answer {
-    query.page()?;
-    let items: Vec<Value> = state
-        .store
-        .sources()
-        .await?
+    let sources = state.store.sources().await?;
+    let keyed = sources
         .iter()
+        .map(|source| (source.name.to_string(), source));
+    let (sources, next) = query.slice(keyed)?;
+    let items: Vec<Value> = sources
+        .into_iter()
         .map(|source| show_value(&state, source))
         .collect();
-    Ok(Json(json!({ "items": items, "next_cursor": null })))
+    Ok(Json(json!({ "items": items, "next_cursor": next })))
 }
 
-pub(super) async fn find(state: &AdminState, name: &str) -> Answer<SourceRecord> {
-    let name = name.parse().map_err(|_| Problem::not_found("source"))?;
-    state
-        .store
-        .source(&name)
-        .await?
-        .ok_or_else(|| Problem::not_found("source"))
+/// The source of that name or id.
+pub(super) async fn find(state: &AdminState, asked: &str) -> Answer<SourceRecord> {
+    let missing = || Problem::not_found("source");
+    if let Ok(id) = asked.parse::<SourceId>() {
+        let all = state.store.sources().await?;
+        let found = all.into_iter().find(|source| source.id == id);
+        if let Some(found) = found {
+            return Ok(found);
+        }
+    }
+    let name = asked.parse().map_err(|_| missing())?;
+    state.store.source(&name).await?.ok_or_else(missing)
 }
 
 pub(super) async fn show(
     State(state): State<AdminState>,
     _: Authorized<SourceView>,
     Path(name): Path<String>,
-) -> Answer {
-    Ok(Json(show_value(&state, &find(&state, &name).await?)))
+) -> Answer<Response> {
+    let source = find(&state, &name).await?;
+    let shown = show_value(&state, &source);
+    Ok(etag::tagged(StatusCode::OK, &tag(&shown), shown))
+}
+
+/// The tag of what was declared; what became of it is no part of it.
+fn tag(shown: &Value) -> String {
+    const DECLARED: [&str; 8] = [
+        "id",
+        "kind",
+        "url",
+        "branch",
+        "path",
+        "interval_ms",
+        "webhook_secret_set",
+        "forge",
+    ];
+    let declared: Vec<&Value> = DECLARED.iter().map(|name| &shown[*name]).collect();
+    etag::of(&json!(declared))
 }
 
 /// What a source is declared as.
@@ -170,49 +196,63 @@ pub(super) async fn put(
     State(state): State<AdminState>,
     caller: Authorized<SourceManage>,
     Path(name): Path<String>,
+    headers: HeaderMap,
     body: Bytes,
-) -> Answer<(StatusCode, Json<Value>)> {
-    let name: SourceName = name
-        .parse()
-        .map_err(|error| Problem::invalid(format!("a source's name {error}")))?;
+) -> Answer<Response> {
     let mut body: Body = read(&body)?;
-    let before = body.previous_webhook_secret.take();
-    let before = before.filter(|secret| !secret.is_empty());
-    let existed = state.store.source(&name).await?.is_some();
+    let old_secret = body.previous_webhook_secret.take();
+    let old_secret = old_secret.filter(|secret| !secret.is_empty());
+    let _one_by_one = state.kept.writes.lock().await;
+    let (name, before): (SourceName, _) = match find(&state, &name).await {
+        Ok(found) => (found.name.clone(), Some(show_value(&state, &found))),
+        Err(_) => {
+            let parsed = name.parse();
+            let name =
+                parsed.map_err(|error| Problem::invalid(format!("a source's name {error}")))?;
+            let found = state.store.source(&name).await?;
+            (name, found.map(|found| show_value(&state, &found)))
+        }
+    };
+    etag::check(&headers, before.as_ref().map(tag).as_deref())?;
     let record = body.record(name, &state)?;
     let put = state.sources.put(&record).await;
     let deployer = put.map_err(|error| match error {
         SourceError::Git(error) => Problem::invalid(error.to_string()),
         SourceError::Store(error) => error.into(),
     })?;
-    let before = before.map(|secret| SecretValue(secret.into()));
+    let old_secret = old_secret.map(|secret| SecretValue(secret.into()));
     state
         .store
-        .set_previous_webhook_secret(deployer.source().id, before.as_ref())
+        .set_previous_webhook_secret(deployer.source().id, old_secret.as_ref())
         .await?;
+    let after = show_value(&state, deployer.source());
     audit(
         &state,
         &caller,
         "source.put",
         record.name.as_str(),
-        json!({ "kind": record.kind.as_str(), "url": shown_url(&record.url), "branch": record.branch }),
+        json!({ "before": before, "after": after }),
     )
     .await?;
     state.sources.run();
-    let status = if existed {
+    let status = if before.is_some() {
         StatusCode::OK
     } else {
         StatusCode::CREATED
     };
-    Ok((status, Json(show_value(&state, deployer.source()))))
+    Ok(etag::tagged(status, &tag(&after), after))
 }
 
 pub(super) async fn remove(
     State(state): State<AdminState>,
     caller: Authorized<SourceManage>,
     Path(name): Path<String>,
+    headers: HeaderMap,
 ) -> Answer<StatusCode> {
+    let _one_by_one = state.kept.writes.lock().await;
     let source = find(&state, &name).await?;
+    let before = show_value(&state, &source);
+    etag::check(&headers, Some(&tag(&before)))?;
     // Its deployer first, so that nothing of it is applied any more.
     state.sources.remove(&source.name);
     state
@@ -224,7 +264,7 @@ pub(super) async fn remove(
         &caller,
         "source.delete",
         source.name.as_str(),
-        json!({}),
+        json!({ "before": before }),
     )
     .await?;
     Ok(StatusCode::NO_CONTENT)
@@ -328,7 +368,8 @@ pub(super) async fn rollback(
     let source = find(&state, &name).await?;
     let body: Rollback = read(&body)?;
     let deployer = deployer(&state, &source)?;
-    let detail = json!({ "commit": body.commit });
+    let detail =
+        json!({ "before": { "commit": source.live_commit }, "after": { "commit": body.commit } });
     let deployment = deployer.rollback(&body.commit).await.map_err(stalled)?;
     audit(
         &state,

@@ -3,8 +3,9 @@
 use axum::{
     Json,
     body::Bytes,
-    extract::{Path, State},
-    http::StatusCode,
+    extract::{Path, Query, State},
+    http::{HeaderMap, StatusCode},
+    response::Response,
 };
 use chrono::{SecondsFormat, Utc};
 use chrono_tz::Tz;
@@ -21,8 +22,8 @@ use serde_json::{Value, json};
 use super::{
     AdminState,
     access::{AppView, Authorized, TriggerFire, TriggerManage},
-    answer::{Answer, Problem, read},
-    apps,
+    answer::{Answer, ListQuery, Problem, read},
+    apps, etag,
     keys::audit,
 };
 
@@ -33,27 +34,31 @@ pub(super) async fn list(
     State(state): State<AdminState>,
     _: Authorized<AppView>,
     Path(app): Path<String>,
+    Query(query): Query<ListQuery>,
 ) -> Answer {
     let app = apps::find(&state, &app).await?;
     let ids = state.store.next_fires(app.id).await?;
-    let items: Vec<Value> = app
-        .spec
-        .triggers
-        .iter()
+    let keyed = app.spec.triggers.iter();
+    let (triggers, next) = query.slice(keyed.map(|pair| (pair.0.to_string(), pair)))?;
+    let items: Vec<Value> = triggers
+        .into_iter()
         .map(|(name, spec)| {
             let known = ids.iter().find(|(known, ..)| known == name.as_str());
             let next = known.and_then(|(_, _, next)| *next);
-            show(
-                &state,
-                name,
-                spec,
-                known.map(|(_, id, _)| (*id).into()),
-                next,
-            )
+            let id = known.map(|(_, id, _)| (*id).into());
+            show(&state, name, spec, id, next)
         })
         .collect();
-    Ok(Json(json!({ "items": items, "next_cursor": null })))
+    Ok(Json(json!({ "items": items, "next_cursor": next })))
 }
+
+/// The tag of what is declared.
+fn tag(name: &TriggerName, spec: &TriggerSpec) -> String {
+    etag::of(&live_trigger::write(name, spec))
+}
+
+/// Kinds: the words of addresses to which triggers are posted.
+const KINDS: [&str; 4] = ["cron", "kv", "docs", "dead_letter"];
 
 fn show(
     state: &AdminState,
@@ -64,6 +69,7 @@ fn show(
 ) -> Value {
     let mut value = live_trigger::write(name, spec);
     value["id"] = json!(id);
+    value["etag"] = tag(name, spec).into();
     if let TriggerKind::Cron {
         schedule, timezone, ..
     } = &spec.kind
@@ -89,12 +95,24 @@ fn show(
     value
 }
 
-/// The trigger that a path names, by name or id.
-async fn find(
-    state: &AdminState,
-    app: &LiveApp,
-    asked: &str,
-) -> Answer<(TriggerId, TriggerName, TriggerSpec)> {
+/// The app and the trigger that a path names, each by name or id.
+async fn find_both(state: &AdminState, app: &str, trigger: &str) -> Answer<(LiveApp, Found)> {
+    let found = async {
+        let app = apps::find(state, app).await?;
+        let found = find(state, &app, trigger).await?;
+        Ok((app, found))
+    };
+    let found: Answer<_> = found.await;
+    // Where no trigger is named like a kind, the address is the one that triggers are posted to.
+    match found {
+        Err(_) if KINDS.contains(&trigger) => Err(Problem::wrong_method("POST")),
+        other => other,
+    }
+}
+
+type Found = (TriggerId, TriggerName, TriggerSpec);
+
+async fn find(state: &AdminState, app: &LiveApp, asked: &str) -> Answer<Found> {
     let missing = || Problem::not_found("trigger");
     let ids = state.store.next_fires(app.id).await?;
     let known = ids
@@ -111,16 +129,8 @@ async fn find(
 
 /// The body's findings as one problem.
 fn parse(app: &LiveApp, body: &Value) -> Answer<(TriggerName, TriggerSpec)> {
-    let (name, spec) = live_trigger::read(body).map_err(|findings| {
-        let words: Vec<String> = findings
-            .iter()
-            .map(|finding| match &finding.hint {
-                Some(hint) => format!("{} ({hint})", finding.message),
-                None => finding.message.clone(),
-            })
-            .collect();
-        Problem::invalid(words.join("; "))
-    })?;
+    let (name, spec) =
+        live_trigger::read(body).map_err(|findings| Problem::findings(&findings, body))?;
     // A trigger runs a handler of its own app, and nothing else.
     match app.spec.scripts.get(&spec.script) {
         Some(script) if script.kind == ScriptKind::Handler => Ok((name, spec)),
@@ -150,10 +160,11 @@ pub(super) async fn create(
     caller: Authorized<TriggerManage>,
     Path((app, kind)): Path<(String, String)>,
     body: Bytes,
-) -> Answer<(StatusCode, Json<Value>)> {
-    if !matches!(kind.as_str(), "cron" | "kv" | "docs" | "dead_letter") {
-        return Err(Problem::not_found("kind of trigger"));
+) -> Answer<Response> {
+    if !KINDS.contains(&kind.as_str()) {
+        return Err(Problem::wrong_method("PATCH, DELETE"));
     }
+    let _one_by_one = state.kept.writes.lock().await;
     let app = apps::find(&state, &app).await?;
     let mut body: Value = read(&body)?;
     if !body.is_object() {
@@ -174,26 +185,29 @@ pub(super) async fn create(
         .await?
         .ok_or_else(|| {
             let detail = format!("the app has a trigger `{name}` already");
-            Problem::new(StatusCode::CONFLICT, "name_taken", detail)
+            Problem::conflict("name_taken", detail)
         })?;
     let shown = show(&state, &name, &spec, Some(id), None);
     let target = format!("{}/{name}", app.spec.name);
-    audit(&state, &caller, "trigger.create", &target, shown.clone()).await?;
+    let detail = json!({ "after": live_trigger::write(&name, &spec) });
+    audit(&state, &caller, "trigger.create", &target, detail).await?;
     tell(&state, &app, &name, TriggerAction::Created);
-    Ok((StatusCode::CREATED, Json(shown)))
+    Ok(etag::tagged(StatusCode::CREATED, &tag(&name, &spec), shown))
 }
 
 pub(super) async fn patch(
     State(state): State<AdminState>,
     caller: Authorized<TriggerManage>,
     Path((app, trigger)): Path<(String, String)>,
+    headers: HeaderMap,
     body: Bytes,
-) -> Answer {
-    let app = apps::find(&state, &app).await?;
-    let (id, name, before) = find(&state, &app, &trigger).await?;
+) -> Answer<Response> {
+    let _one_by_one = state.kept.writes.lock().await;
+    let (app, (id, name, before)) = find_both(&state, &app, &trigger).await?;
     let Value::Object(patch) = read(&body)? else {
         return Err(Problem::invalid("the body must be an object"));
     };
+    etag::check(&headers, Some(&tag(&name, &before)))?;
     let mut wanted = live_trigger::write(&name, &before);
     for (key, value) in patch {
         if key == "kind" && value != before.kind.name() || key == "name" && value != name.as_str() {
@@ -212,20 +226,22 @@ pub(super) async fn patch(
         .put_trigger(app.id, &name, &spec, id.0, true)
         .await?;
     let shown = show(&state, &name, &spec, Some(id), None);
-    let detail = json!({ "before": live_trigger::write(&name, &before), "after": shown });
+    let detail = json!({ "before": live_trigger::write(&name, &before), "after": live_trigger::write(&name, &spec) });
     let target = format!("{}/{name}", app.spec.name);
     audit(&state, &caller, "trigger.patch", &target, detail).await?;
     tell(&state, &app, &name, TriggerAction::Changed);
-    Ok(Json(shown))
+    Ok(etag::tagged(StatusCode::OK, &tag(&name, &spec), shown))
 }
 
 pub(super) async fn remove(
     State(state): State<AdminState>,
     caller: Authorized<TriggerManage>,
     Path((app, trigger)): Path<(String, String)>,
+    headers: HeaderMap,
 ) -> Answer<StatusCode> {
-    let app = apps::find(&state, &app).await?;
-    let (id, name, before) = find(&state, &app, &trigger).await?;
+    let _one_by_one = state.kept.writes.lock().await;
+    let (app, (id, name, before)) = find_both(&state, &app, &trigger).await?;
+    etag::check(&headers, Some(&tag(&name, &before)))?;
     state.store.delete_trigger(id).await?;
     let detail = json!({ "before": live_trigger::write(&name, &before) });
     let target = format!("{}/{name}", app.spec.name);

@@ -11,7 +11,7 @@ use picloud_shared::{
     app::TriggerKind,
     deployment::{Deployment, DeploymentStatus},
 };
-use picloud_store::keys::AuditEntry;
+use picloud_store::audit::AuditEntry;
 use serde_json::json;
 
 use super::{HookRequest, HostingState, RefUpdate, options::PushOptions, upkeep};
@@ -174,6 +174,7 @@ async fn note(state: &HostingState, request: &HookRequest, update: &RefUpdate, a
         actor: request.actor.clone(),
         action: "source.push".to_owned(),
         target: request.source.clone(),
+        app: None,
         detail: json!({ "reference": update.reference, "old": update.old, "new": update.new, "approve": approve }),
     };
     if let Err(error) = state.store.append_audit(&entry).await {

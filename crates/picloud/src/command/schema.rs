@@ -16,6 +16,10 @@ pub fn run(args: &SchemaArgs) -> Result<Ending> {
             "picloud.schema.json",
             pretty(&picloud_gitops_core::schema::picloud())?,
         ),
+        SchemaKind::Openapi => (
+            "openapi.json",
+            pretty(&picloud_manager_core::admin::openapi::document())?,
+        ),
         SchemaKind::Rhai => ("picloud.d.rhai", picloud_executor_core::rhai_definitions()),
     };
     match &args.out {

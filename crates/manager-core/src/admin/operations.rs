@@ -1,0 +1,485 @@
+//! The table of all operations: route, handler, and what is said of it. A route that is added here
+//! is documented; there is no other way to add one.
+
+use picloud_shared::{RunStatus, run::RunKind};
+use serde_json::json;
+
+use super::{
+    MAX_TREE,
+    access::Access,
+    api::{Api, Method, op},
+    apps, ask, audit, dead_letters, deployments, drift, events, instance, keys, plan, runs,
+    schedule, session, sources, stats, triggers,
+};
+
+/// Every operation below `/api/v1/admin`, with what is said of it. Who may call an operation
+/// stands in its handler's type; shapes of bodies stand in `admin/openapi/schemas.json`.
+pub(super) fn routes() -> Api {
+    let api = Api::below("/api/v1/admin");
+    let api = runs_and_events(apps_and_triggers(sources_and_deployments(api)));
+    access_and_instance(drift_and_schedules(api))
+}
+
+fn sources_and_deployments(api: Api) -> Api {
+    api.get(
+        "/sources",
+        sources::list,
+        op(
+            "listSources",
+            "Sources",
+            "The repositories that are deployed from, by name.",
+        )
+        .lists("Source"),
+    )
+    .get(
+        "/sources/{source}",
+        sources::show,
+        op("getSource", "Sources", "One source.")
+            .gives(200, "The source.", "Source")
+            .tagged(),
+    )
+    .put(
+        "/sources/{source}",
+        sources::put,
+        op(
+            "putSource",
+            "Sources",
+            "Makes a source or replaces it, and fetches at once.",
+        )
+        .more("Secrets in it are never shown again. The same body twice is the same source.")
+        .takes("SourceBody")
+        .gives(200, "It was replaced.", "Source")
+        .gives(201, "It was made.", "Source")
+        .tagged()
+        .conditional(),
+    )
+    .delete(
+        "/sources/{source}",
+        sources::remove,
+        op(
+            "deleteSource",
+            "Sources",
+            "Removes a source; its apps stop, their data is kept for 30 days.",
+        )
+        .empty(204, "It is gone.")
+        .conditional(),
+    )
+    .post(
+        "/sources/{source}/sync",
+        sources::sync,
+        op("syncSource", "Sources", "Fetches, and deploys the head.")
+            .query(
+                "wait",
+                "Answer with the deployment instead of at once.",
+                json!({ "type": "boolean", "default": false }),
+            )
+            .gives(
+                200,
+                "With `wait`: the deployment of the head.",
+                "Deployment",
+            )
+            .gives(202, "It will be done.", "Accepted")
+            .can(409, "The repository cannot be used as it is."),
+    )
+    .post(
+        "/sources/{source}/suspend",
+        sources::suspend,
+        op(
+            "suspendSource",
+            "Sources",
+            "Deploys nothing until it is resumed.",
+        )
+        .gives(200, "The source.", "Source"),
+    )
+    .post(
+        "/sources/{source}/resume",
+        sources::resume,
+        op("resumeSource", "Sources", "Goes on, to the head.").gives(200, "The source.", "Source"),
+    )
+    .post(
+        "/sources/{source}/rollback",
+        sources::rollback,
+        op(
+            "rollBackSource",
+            "Sources",
+            "Makes a former commit's state live.",
+        )
+        .more("The head is not deployed again until a newer commit comes or the source is resumed.")
+        .takes("Rollback")
+        .gives(200, "The deployment.", "Deployment")
+        .can(409, "The repository cannot be used as it is."),
+    )
+    .post(
+        "/sources/{source}/heal",
+        drift::heal_source,
+        op(
+            "healSource",
+            "Sources",
+            "Undoes the drift of all apps of a source.",
+        )
+        .gives(200, "What was done.", "Healed")
+        .can(409, "The repository cannot be used as it is."),
+    )
+    .get(
+        "/deployments",
+        deployments::list,
+        op(
+            "listDeployments",
+            "Deployments",
+            "Deployments, newest first.",
+        )
+        .query(
+            "source",
+            "A source's name or id: only its deployments.",
+            json!({ "type": "string" }),
+        )
+        .lists("Deployment"),
+    )
+    .get(
+        "/deployments/{id}",
+        deployments::show,
+        op("getDeployment", "Deployments", "One deployment.").gives(
+            200,
+            "The deployment.",
+            "Deployment",
+        ),
+    )
+    .post(
+        "/deployments/{id}/approve",
+        deployments::approve,
+        op(
+            "approveDeployment",
+            "Deployments",
+            "Lets a deployment go that was held because it removes much.",
+        )
+        .gives(200, "What became of it.", "Deployment")
+        .can(409, "It is not held."),
+    )
+    .post(
+        "/plan",
+        plan::create,
+        op(
+            "createPlan",
+            "Deployments",
+            "What a tree would change, or a revision of a source. Nothing is changed.",
+        )
+        .query(
+            "source",
+            "The source's name or id that the tree is held against.",
+            json!({ "type": "string" }),
+        )
+        .query(
+            "width",
+            "Columns of the terminal that `text` is for.",
+            json!({ "type": "integer", "minimum": 0 }),
+        )
+        .takes("PlanBody")
+        .takes_tar(MAX_TREE)
+        .gives(200, "The plan.", "Plan")
+        .can(404, "There is no such source."),
+    )
+}
+
+fn apps_and_triggers(api: Api) -> Api {
+    api.get(
+        "/apps",
+        apps::list,
+        op("listApps", "Apps", "The apps that are live, by name.").lists("App"),
+    )
+    .get(
+        "/apps/{app}",
+        apps::show,
+        op("getApp", "Apps", "One app.").gives(200, "The app.", "App"),
+    )
+    .get(
+        "/apps/{app}/scripts",
+        apps::scripts,
+        op("listScripts", "Apps", "The app's scripts, by path.").lists("ScriptInfo"),
+    )
+    .get(
+        "/apps/{app}/scripts/{*path}",
+        apps::script,
+        op(
+            "getScript",
+            "Apps",
+            "One script, with its text at the live commit.",
+        )
+        .gives(200, "The script.", "Script"),
+    )
+    .get(
+        "/apps/{app}/routes",
+        apps::routes,
+        op("listRoutes", "Apps", "The app's routes.").lists("Route"),
+    )
+    .get(
+        "/apps/{app}/env",
+        apps::env,
+        op("listEnv", "Apps", "The app's plain configuration, by name.").lists("EnvVariable"),
+    )
+    .get(
+        "/apps/{app}/triggers",
+        triggers::list,
+        op(
+            "listTriggers",
+            "Triggers",
+            "The app's triggers, by name, with their next fire times.",
+        )
+        .lists("Trigger"),
+    )
+    .post(
+        "/apps/{app}/triggers/{trigger}",
+        triggers::create,
+        op(
+            "createTrigger",
+            "Triggers",
+            "Makes a trigger of this kind, live at once.",
+        )
+        .at(&[
+            ("/apps/{app}/triggers/cron", "CronTriggerBody"),
+            ("/apps/{app}/triggers/kv", "KvTriggerBody"),
+            ("/apps/{app}/triggers/docs", "DocsTriggerBody"),
+            ("/apps/{app}/triggers/dead_letter", "DeadLetterTriggerBody"),
+        ])
+        .gives(201, "The trigger.", "Trigger")
+        .can(409, "The app has a trigger of that name.")
+        .tagged(),
+    )
+    .patch(
+        "/apps/{app}/triggers/{trigger}",
+        triggers::patch,
+        op(
+            "patchTrigger",
+            "Triggers",
+            "Changes a trigger: the keys that are given; null takes a key away.",
+        )
+        .takes("TriggerPatch")
+        .gives(200, "The trigger.", "Trigger")
+        .tagged()
+        .conditional(),
+    )
+    .delete(
+        "/apps/{app}/triggers/{trigger}",
+        triggers::remove,
+        op("deleteTrigger", "Triggers", "Removes a trigger.")
+            .empty(204, "It is gone.")
+            .conditional(),
+    )
+    .post(
+        "/apps/{app}/triggers/{trigger}/fire",
+        triggers::fire,
+        op("fireTrigger", "Triggers", "Fires a trigger now.")
+            .may_take("Fire")
+            .gives(202, "It was handed over.", "Accepted"),
+    )
+}
+
+fn drift_and_schedules(api: Api) -> Api {
+    api.get(
+        "/drift",
+        drift::list,
+        op(
+            "listDrift",
+            "Apps",
+            "The apps whose live state differs from git, by name.",
+        )
+        .lists("AppDrift"),
+    )
+    .get(
+        "/apps/{app}/drift",
+        drift::show,
+        op(
+            "getDrift",
+            "Apps",
+            "Where the app's live state differs from git, field by field.",
+        )
+        .gives(200, "The differences.", "Drift"),
+    )
+    .post(
+        "/apps/{app}/heal",
+        drift::heal,
+        op(
+            "healApp",
+            "Apps",
+            "Makes the app's live state what git declares.",
+        )
+        .gives(200, "What was done.", "Healed")
+        .can(409, "The repository cannot be used as it is."),
+    )
+    .get(
+        "/schedule",
+        schedule::show,
+        op(
+            "explainSchedule",
+            "Triggers",
+            "What a schedule means, and when it fires next.",
+        )
+        .query(
+            "expression",
+            "A schedule, as in app.yaml.",
+            json!({ "type": "string", "examples": ["0 30 2 * * *"] }),
+        )
+        .query(
+            "timezone",
+            "An IANA zone.",
+            json!({ "type": "string", "default": "UTC" }),
+        )
+        .query(
+            "n",
+            "How many times are told.",
+            json!({ "type": "integer", "minimum": 1, "maximum": 50, "default": 5 }),
+        )
+        .gives(200, "Its meaning.", "Schedule"),
+    )
+}
+
+fn runs_and_events(api: Api) -> Api {
+    let words = |words: &[&str]| json!({ "type": "string", "enum": words });
+    let statuses: Vec<&str> = RunStatus::ALL
+        .iter()
+        .map(|status| status.as_str())
+        .collect();
+    let kinds: Vec<&str> = RunKind::ALL.iter().map(|kind| kind.as_str()).collect();
+    api.get(
+        "/runs",
+        runs::list,
+        op("listRuns", "Runs", "Recorded runs, newest first.")
+            .of_app()
+            .query("status", "How they ended.", words(&statuses))
+            .query("kind", "What started them.", words(&kinds))
+            .query("trigger", "The trigger's name.", json!({ "type": "string" }))
+            .between()
+            .lists("Run"),
+    )
+    .get(
+        "/runs/{id}",
+        runs::show,
+        op("getRun", "Runs", "One run, with its logs and its error.").gives(200, "The run.", "Run"),
+    )
+    .get(
+        "/dead-letters",
+        dead_letters::list,
+        op("listDeadLetters", "Runs", "Events that were given up, newest first.").of_app().lists("DeadLetter"),
+    )
+    .get(
+        "/dead-letters/{id}",
+        dead_letters::show_one,
+        op("getDeadLetter", "Runs", "One dead letter.").gives(200, "The dead letter.", "DeadLetter"),
+    )
+    .delete(
+        "/dead-letters/{id}",
+        dead_letters::discard,
+        op("discardDeadLetter", "Runs", "Throws a dead letter away.").empty(204, "It is gone."),
+    )
+    .post(
+        "/dead-letters/{id}/redrive",
+        dead_letters::redrive,
+        op("redriveDeadLetter", "Runs", "Puts a dead letter's event back, to be tried again.")
+            .gives(202, "It was handed over.", "Accepted"),
+    )
+    .get(
+        "/stats",
+        stats::show,
+        op("getStats", "Runs", "Exact counts, error rate and latency quantiles, in time buckets.")
+            .of_app()
+            .query("window", "How far back.", json!({ "type": "string", "enum": ["15m", "1h", "6h", "24h", "7d", "30d"], "default": "1h" }))
+            .gives(200, "The counts.", "Stats"),
+    )
+    .get(
+        "/events",
+        events::stream,
+        op("streamEvents", "Events", "What happens, as server-sent events.")
+            .more("Events are `deployment`, `drift`, `run`, `trigger` and `log`; `run` and `log` need the scope `run:read`, too. `missed` says that events were lost, and what is shown should be asked for anew. A key of one app sees that app's events.")
+            .of_app()
+            .query("last_event_id", "As the header `Last-Event-ID`, for clients that cannot send it.", json!({ "type": "string" }))
+            .header("Last-Event-ID", "The last event that was seen: go on after it.", json!({ "type": "string" }))
+            .streams(),
+    )
+}
+
+fn access_and_instance(api: Api) -> Api {
+    api.get("/keys", keys::list, op("listKeys", "Access", "Keys, newest first, without what they are.").lists("Key"))
+        .post(
+            "/keys",
+            keys::create,
+            op("createKey", "Access", "Makes a key. It is shown this once.")
+                .more("Nobody gives a scope that they lack; a key of one app makes keys of that app alone.")
+                .takes("KeyBody")
+                .gives(201, "The key.", "NewKey")
+                .can(404, "There is no such app.")
+                .can(409, "There is a key of that name."),
+        )
+        .delete(
+            "/keys/{id}",
+            keys::revoke,
+            op("revokeKey", "Access", "Ends a key and its sessions, on every node within a second.")
+                .empty(204, "It is good for nothing any more."),
+        )
+        .get(
+            "/audit",
+            audit::list,
+            op("listAudit", "Access", "Who wrote what, newest first.")
+                .of_app()
+                .query("action", "An action, or the first word of several: `key.create`, `key`.", json!({ "type": "string" }))
+                .query("actor", "The name of the key.", json!({ "type": "string" }))
+                .query("target", "What it was done to.", json!({ "type": "string" }))
+                .between()
+                .lists("AuditEntry"),
+        )
+        .get(
+            "/me",
+            session::me,
+            op("getMe", "Access", "Who one is, and what one may.").gives(200, "The key, and the session's token.", "Me"),
+        )
+        .post(
+            "/session",
+            session::create,
+            op("openSession", "Access", "Exchanges a key for a session's cookie.")
+                .takes("SessionBody")
+                .gives(201, "The session; its cookie is in `Set-Cookie`.", "Session")
+                .can(401, "The key is not known, or its time is over.")
+                .can(403, "The request comes from a page of another origin.")
+                .can(429, "Ten wrong keys in a minute from this address."),
+        )
+        .delete(
+            "/session",
+            session::remove,
+            op("closeSession", "Access", "Ends the session.").empty(204, "It is gone."),
+        )
+        .get(
+            "/instance",
+            instance::show,
+            op("getInstance", "Instance", "The server: version, what secrets are sealed to, what is served.")
+                .more("Nodes and the database are shown to `instance:admin`.")
+                .gives(200, "The server.", "Instance"),
+        )
+}
+
+/// What stands beside the admin API.
+pub(super) fn routes_beside() -> Api {
+    Api::below("/api/v1").get(
+        "/caddy/ask",
+        ask,
+        op(
+            "askCaddy",
+            "Instance",
+            "Whether an app owns a host name, for Caddy's on-demand TLS.",
+        )
+        .query("domain", "The host name.", json!({ "type": "string" }))
+        .empty(200, "An app owns it.")
+        .empty(404, "No app does."),
+    )
+    .elsewhere(
+        Method::Post,
+        "/hooks/{source}",
+        Access::Anyone,
+        op("receiveWebhook", "Sources", "What a forge tells of a push or a pull request; or anybody with a key.")
+            .more("Deliveries are signed with the source's webhook secret, each forge by its own header; without one, a bearer key with `sync:write` is needed. A delivery that was seen before is answered as it was.")
+            .may_take("Webhook")
+            .gives(200, "It was taken; the outcome is in the body.", "WebhookOutcome")
+            .gives(202, "It was taken and is going on, or is ignored.", "WebhookOutcome")
+            .can(401, "The signature is missing or wrong.")
+            .can(403, "The key may not do this.")
+            .can(409, "The repository cannot be used as it is.")
+            .can(429, "Too many deliveries."),
+    )
+}
