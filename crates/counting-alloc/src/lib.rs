@@ -1,8 +1,13 @@
 //! An allocator that counts, per thread, the bytes that are held: how a run's memory is known
 //! without the script engine's help. A run stays on one thread from its beginning to its end.
 //!
-//! This is the only unsafe code of the workspace. It adds two thread-local additions to the
-//! system's allocator, and changes nothing else.
+//! It also counts blocks of the two sizes in which the engine keeps what values nest in (the box of
+//! an array, a map or a closure; a shared cell). A value can't be nested deeper than there are such
+//! blocks, so a bound on their number is a bound on the stack that dropping, cloning or comparing
+//! a value takes.
+//!
+//! This is the only unsafe code of the workspace. It adds thread-local additions to the system's
+//! allocator, and changes nothing else.
 
 use std::{
     alloc::{GlobalAlloc, Layout, System},
@@ -14,6 +19,17 @@ thread_local! {
     static HELD: Cell<isize> = const { Cell::new(0) };
     static PEAK: Cell<isize> = const { Cell::new(0) };
     static CEILING: Cell<isize> = const { Cell::new(isize::MAX) };
+    static NODES: Cell<isize> = const { Cell::new(0) };
+    static NODE_CEILING: Cell<isize> = const { Cell::new(isize::MAX) };
+}
+
+/// Sizes of the blocks that values nest in, aligned to 8: the box of an array or a map, and a
+/// closure or a shared cell.
+pub const NODE_SIZES: [usize; 2] = [24, 48];
+
+#[inline]
+const fn node(size: usize, align: usize) -> isize {
+    (align == 8 && (size == NODE_SIZES[0] || size == NODE_SIZES[1])) as isize
 }
 
 /// The system's allocator, counting. Set it with `#[global_allocator]`.
@@ -24,6 +40,7 @@ pub struct CountingAllocator;
 #[derive(Debug, Clone, Copy)]
 pub struct Measurement {
     base: isize,
+    nodes: isize,
 }
 
 impl Measurement {
@@ -31,20 +48,31 @@ impl Measurement {
     pub fn begin() -> Self {
         let base = HELD.get();
         PEAK.set(base);
-        Self { base }
+        Self {
+            base,
+            nodes: NODES.get(),
+        }
     }
 
-    /// Sets how much may be held beyond the beginning, until [`Measurement::end`].
-    pub fn limit(self, bytes: u64) {
-        CEILING.set(
-            self.base
-                .saturating_add(isize::try_from(bytes).unwrap_or(isize::MAX)),
-        );
+    /// Sets how much may be held beyond the beginning before [`is_over`] says so, until
+    /// [`Measurement::end`].
+    pub fn watch(self, bytes: u64, nodes: u64) {
+        let above = |base: isize, count: u64| {
+            base.saturating_add(isize::try_from(count).unwrap_or(isize::MAX))
+        };
+        CEILING.set(above(self.base, bytes));
+        NODE_CEILING.set(above(self.nodes, nodes));
     }
 
-    /// Ends the limit.
+    /// Ends the watch.
     pub fn end(self) {
         CEILING.set(isize::MAX);
+        NODE_CEILING.set(isize::MAX);
+    }
+
+    /// Blocks held now that values nest in.
+    pub fn nodes(self) -> u64 {
+        u64::try_from(NODES.get() - self.nodes).unwrap_or(0)
     }
 
     /// Bytes held now, beyond those at the beginning.
@@ -58,50 +86,61 @@ impl Measurement {
     }
 }
 
-/// Whether this thread holds more than its limit: cheap enough to be asked at each operation.
+/// Whether this thread holds more than is watched for: cheap enough to be asked at each operation.
 #[inline]
 pub fn is_over() -> bool {
-    HELD.get() > CEILING.get()
+    HELD.get() > CEILING.get() || NODES.get() > NODE_CEILING.get()
+}
+
+/// Calls something that may free what other threads allocated: that makes no room for this one.
+pub fn fenced<T>(body: impl FnOnce() -> T) -> T {
+    let (held, nodes) = (HELD.get(), NODES.get());
+    let value = body();
+    HELD.set(HELD.get().max(held));
+    NODES.set(NODES.get().max(nodes));
+    value
 }
 
 #[inline]
-fn add(bytes: usize) {
-    let held = HELD.get() + bytes.cast_signed();
+fn add(size: usize, align: usize) {
+    let held = HELD.get() + size.cast_signed();
     HELD.set(held);
     if held > PEAK.get() {
         PEAK.set(held);
     }
+    NODES.set(NODES.get() + node(size, align));
 }
 
 #[inline]
-fn remove(bytes: usize) {
-    HELD.set(HELD.get() - bytes.cast_signed());
+fn remove(size: usize, align: usize) {
+    HELD.set(HELD.get() - size.cast_signed());
+    NODES.set(NODES.get() - node(size, align));
 }
 
 // SAFETY: each call is handed to `System` as it came, and its answer is given back as it is; the
 // counters neither allocate nor unwind.
 unsafe impl GlobalAlloc for CountingAllocator {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        add(layout.size());
+        add(layout.size(), layout.align());
         // SAFETY: the caller keeps `GlobalAlloc`'s contract, which is `System`'s.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        add(layout.size());
+        add(layout.size(), layout.align());
         // SAFETY: as above.
         unsafe { System.alloc_zeroed(layout) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        remove(layout.size());
+        remove(layout.size(), layout.align());
         // SAFETY: as above.
         unsafe { System.dealloc(pointer, layout) }
     }
 
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
-        remove(layout.size());
-        add(new_size);
+        remove(layout.size(), layout.align());
+        add(new_size, layout.align());
         // SAFETY: as above.
         unsafe { System.realloc(pointer, layout, new_size) }
     }
@@ -122,5 +161,17 @@ mod tests {
         drop(buffer);
         assert!(measurement.held() < 1 << 10, "{}", measurement.held());
         assert!(measurement.peak() >= 1 << 20);
+    }
+
+    #[test]
+    fn blocks_that_values_nest_in_are_counted_and_a_fence_keeps_what_was_held() {
+        let measurement = Measurement::begin();
+        let boxes: Vec<Box<[u64; 3]>> = (0..100).map(|_| Box::new([0; 3])).collect();
+        assert_eq!(measurement.nodes(), 100);
+        measurement.watch(u64::MAX, 50);
+        assert!(is_over());
+        measurement.end();
+        fenced(|| drop(boxes));
+        assert_eq!(measurement.nodes(), 100, "they do not make room");
     }
 }

@@ -91,6 +91,12 @@ fn body(value: &Dynamic, max: usize) -> Result<(Option<HeaderValue>, Bytes), Box
             if reason == json::TOO_LARGE {
                 return too_large(max);
             }
+            if reason == json::TOO_DEEP {
+                return error(
+                    RunErrorKind::Depth,
+                    format!("the answer cannot be sent: {reason}"),
+                );
+            }
             wrong(format!("the answer cannot be sent: {reason}"))
         })?;
         (JSON, Bytes::from(out))

@@ -10,7 +10,7 @@ use picloud_shared::{
 use rhai::{Array, Dynamic, Map};
 use serde_json::Value;
 
-use crate::json::from_json;
+use crate::json::{from_json, parse};
 
 /// Makes `ctx`.
 pub(crate) fn context(invocation: &Invocation) -> Dynamic {
@@ -104,7 +104,7 @@ fn request(data: &RequestData) -> Dynamic {
     let json = if data.body.is_empty() {
         Dynamic::UNIT
     } else {
-        serde_json::from_slice::<Value>(&data.body).map_or(Dynamic::UNIT, |value| from_json(&value))
+        parse(&data.body).unwrap_or_default()
     };
     map.insert("json".into(), json);
     map.insert("body".into(), text.as_ref().into());

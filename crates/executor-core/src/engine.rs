@@ -5,25 +5,21 @@ use std::{collections::HashMap, sync::Arc};
 use parking_lot::RwLock;
 use picloud_shared::{AppId, ScriptPath, snapshot::ScriptSource};
 use rhai::{
-    AST, Engine, EvalAltResult, FnNamespace, ImmutableString, Module, ModuleResolver,
-    OptimizationLevel, Position, Scope, Shared, Token,
+    AST, Engine, EvalAltResult, FnNamespace, Module, ModuleResolver, OptimizationLevel, Position,
+    Scope, Shared, Token,
     packages::{Package, StandardPackage},
 };
 
-use crate::{limits, sdk};
+use crate::{limits, natives, sdk};
 
 /// Nested calls. A frame of the interpreter takes a few KiB of a stack that has hundreds of MiB.
 const MAX_CALLS: usize = 64;
 /// Nested expressions in a script, and in a function of it.
 const MAX_EXPRESSION: usize = 64;
-/// Bytes of a string; also bounds what one native call may make of it.
-const MAX_STRING: usize = 16 << 20;
-/// Elements of an array or entries of a map.
-const MAX_ITEMS: usize = 1 << 20;
-
 /// Makes the engine, with every limit said.
 pub(crate) fn engine() -> Engine {
     let mut engine = raw();
+    natives::register(&mut engine);
     sdk::register(&mut engine);
     engine.set_module_resolver(SnapshotModules::default());
     engine.on_progress(limits::progress);
@@ -44,15 +40,16 @@ fn raw() -> Engine {
     engine.set_max_call_levels(MAX_CALLS);
     engine.set_max_expr_depths(MAX_EXPRESSION, MAX_EXPRESSION);
     engine.set_max_operations(0);
-    engine.set_max_string_size(MAX_STRING);
-    engine.set_max_array_size(MAX_ITEMS);
-    engine.set_max_map_size(MAX_ITEMS);
+    // The sizes of values are bounded by the memory that they take: the engine would count each
+    // value from the beginning after each change of it.
+    engine.set_max_string_size(0);
+    engine.set_max_array_size(0);
+    engine.set_max_map_size(0);
     engine.set_max_variables(4096);
     engine.set_max_functions(1024);
     engine.set_max_modules(256);
     engine.set_fast_operators(true);
     engine.set_strict_variables(false);
-    bound_replace(&mut engine);
     for gone in ["eval", "sleep"] {
         engine.disable_symbol(gone);
     }
@@ -61,37 +58,6 @@ fn raw() -> Engine {
     engine.on_debug(|_, _, _| {});
     name_debug(&mut engine);
     engine
-}
-
-/// The engine checks a string's size after it was made; `replace` could make one of any size first.
-fn bound_replace(engine: &mut Engine) {
-    engine.register_fn(
-        "replace",
-        |text: &mut ImmutableString, find: &str, with: &str| replace(text, find, with),
-    );
-    engine.register_fn(
-        "replace",
-        |text: &mut ImmutableString, find: char, with: &str| {
-            replace(text, find.encode_utf8(&mut [0; 4]), with)
-        },
-    );
-}
-
-fn replace(text: &mut ImmutableString, find: &str, with: &str) -> Result<(), Box<EvalAltResult>> {
-    let growth = with.len().saturating_sub(find.len());
-    let size = text
-        .matches(find)
-        .count()
-        .saturating_mul(growth)
-        .saturating_add(text.len());
-    if size > MAX_STRING {
-        return Err(Box::new(EvalAltResult::ErrorDataTooLarge(
-            "Length of string".to_owned(),
-            Position::NONE,
-        )));
-    }
-    *text = text.replace(find, with).into();
-    Ok(())
 }
 
 /// `debug` is a reserved word of the language; as `log::debug` it is a function of ours.

@@ -6,7 +6,7 @@ use picloud_shared::{
 };
 use rhai::{Dynamic, EvalAltResult, Map, Position};
 
-use crate::engine;
+use crate::{engine, natives};
 
 /// What a run's error says: the innermost place, and the way there.
 pub(crate) fn run_error(
@@ -116,11 +116,12 @@ fn bare(error: &EvalAltResult) -> String {
     text
 }
 
-fn stopped_message(kind: RunErrorKind) -> &'static str {
+pub(crate) fn stopped_message(kind: RunErrorKind) -> &'static str {
     match kind {
         RunErrorKind::Timeout => "the run took longer than limits.timeout",
         RunErrorKind::Memory => "the run held more than limits.memory",
         RunErrorKind::Operations => "the run took more than limits.operations",
+        RunErrorKind::Depth => "calls or values are nested too deeply",
         RunErrorKind::Cancelled => "nobody waited for the run any more",
         _ => "the run was stopped",
     }
@@ -153,5 +154,5 @@ fn thrown(value: &Dynamic) -> String {
                 .unwrap_or_default(),
         };
     }
-    value.to_string()
+    natives::show(value)
 }

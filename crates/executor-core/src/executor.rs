@@ -15,8 +15,12 @@ use crate::{
     answer,
     compiled::CompiledScripts,
     context, engine, error, json,
+    leaks::{self, Leaks},
     limits::{self, RunState},
 };
+
+/// Bytes of an error's message that are kept.
+const MAX_MESSAGE: usize = 16 << 10;
 
 /// Runs scripts in this process.
 pub struct InProcessExecutor {
@@ -24,6 +28,7 @@ pub struct InProcessExecutor {
     services: Services,
     clock: Arc<dyn Clock>,
     compiled: Arc<CompiledScripts>,
+    leaks: Leaks,
 }
 
 impl InProcessExecutor {
@@ -34,15 +39,19 @@ impl InProcessExecutor {
             services,
             clock,
             compiled: Arc::default(),
+            leaks: Leaks::default(),
         })
     }
 
-    fn run(&self, invocation: &Invocation) -> Outcome {
+    /// Runs one script to its end, on this thread, whose stack has [`crate::STACK`] bytes.
+    pub fn run(&self, invocation: &Invocation) -> Outcome {
+        let taken = self.leaks.taken(&invocation.app);
         let state = RunState::new(
             invocation,
             self.services.clone(),
             Arc::clone(&self.clock),
             Arc::clone(&self.compiled),
+            invocation.limits.memory.saturating_sub(taken),
         );
         let (result, mut state) = limits::within(state, || {
             // A native function of the engine that panics (a comparison for `sort` that
@@ -50,7 +59,17 @@ impl InProcessExecutor {
             std::panic::catch_unwind(AssertUnwindSafe(|| self.evaluate(invocation)))
                 .unwrap_or_else(|_| Err(panicked(&invocation.script.path)))
         });
-        let result = result.map_err(|mut error| {
+        let operations = limits::operations();
+        self.leaks.note(
+            &invocation.app,
+            state.held().saturating_sub(kept(&result, &state)),
+        );
+        // However it ended: a native function may have made something else of it.
+        let mut result = match state.stopped {
+            Some(kind) => Err(stopped(kind, result.err())),
+            None => result,
+        };
+        if let Err(error) = &mut result {
             // An SDK call that waited until the very end throws; it was the time all the same.
             if error.kind == RunErrorKind::Script
                 && std::time::Instant::now() >= invocation.deadline
@@ -60,10 +79,9 @@ impl InProcessExecutor {
             if error.script.is_none() {
                 error.script = Some(invocation.script.path.clone());
             }
-            error
-        });
+            cut(&mut error.message);
+        }
         let secrets = std::mem::take(&mut state.secrets);
-        let mut result = result;
         if !secrets.is_empty() {
             for line in &mut state.logs {
                 redact(&secrets, &mut line.message);
@@ -78,7 +96,7 @@ impl InProcessExecutor {
         Outcome {
             secrets,
             result,
-            operations: state.operations(),
+            operations,
             peak_memory: state.peak_memory(),
             logs: state.logs,
             dropped_logs: state.dropped_logs,
@@ -91,20 +109,30 @@ impl InProcessExecutor {
         if compiled.wants_context {
             scope.push_constant_dynamic("ctx", context::context(invocation));
         }
-        let value: Dynamic = self
+        let value: Result<Dynamic, _> = self
             .engine
             .eval_ast_with_scope(&mut scope, &compiled.ast)
             .map_err(|error| {
                 let stopped = limits::with(|state| state.stopped).flatten();
                 Box::new(error::run_error(&error, &invocation.script.path, stopped))
-            })?;
+            });
+        let answer = value.and_then(|value| Self::answer(invocation, &value));
+        leaks::break_cycles(&scope);
+        answer
+    }
+
+    fn answer(invocation: &Invocation, value: &Dynamic) -> Result<Answer, Box<RunError>> {
         match invocation.input {
             Input::Request(_) => {
-                answer::reply(&value, invocation.limits.response_body).map(Answer::Http)
+                answer::reply(value, invocation.limits.response_body).map(Answer::Http)
             }
-            Input::Event(_) => json::to_json(&value).map(Answer::Json).map_err(|reason| {
+            Input::Event(_) => json::to_json(value).map(Answer::Json).map_err(|reason| {
                 Box::new(RunError {
-                    kind: RunErrorKind::Answer,
+                    kind: if reason == json::TOO_DEEP {
+                        RunErrorKind::Depth
+                    } else {
+                        RunErrorKind::Answer
+                    },
                     message: format!("the value cannot be kept: {reason}"),
                     script: None,
                     line: None,
@@ -113,6 +141,44 @@ impl InProcessExecutor {
                 })
             }),
         }
+    }
+}
+
+/// About what an outcome holds: it is the caller's, and no leak.
+fn kept(result: &Result<Answer, Box<RunError>>, state: &RunState) -> u64 {
+    let answer = match result {
+        Ok(Answer::Http(reply)) => reply.body.len() + reply.headers.capacity() * 128,
+        // Numbers and small texts take several times their length.
+        Ok(Answer::Json(value)) => value.to_string().len() * 16,
+        Err(error) => error.message.len() + error.trace.len() * 256,
+    };
+    (answer + state.log_bytes * 2 + state.logs.len() * 512) as u64
+}
+
+/// The error of a run that a limit stopped, at the place where it was.
+fn stopped(kind: RunErrorKind, error: Option<Box<RunError>>) -> Box<RunError> {
+    let mut error = error.unwrap_or_else(|| {
+        Box::new(RunError {
+            kind,
+            message: String::new(),
+            script: None,
+            line: None,
+            column: None,
+            trace: Vec::new(),
+        })
+    });
+    if error.kind != kind || error.message.is_empty() {
+        error.kind = kind;
+        error::stopped_message(kind).clone_into(&mut error.message);
+    }
+    error
+}
+
+fn cut(message: &mut String) {
+    if message.len() > MAX_MESSAGE {
+        let end = message.floor_char_boundary(MAX_MESSAGE);
+        message.truncate(end);
+        message.push('…');
     }
 }
 

@@ -1,10 +1,15 @@
 //! Between the engine's values and JSON: integers exact, and nothing that JSON can't hold.
 
-use rhai::{Array, Blob, Dynamic, Map};
+use std::fmt;
+
+use rhai::{Array, Blob, Dynamic, Identifier, Map};
+use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Number, Value};
 
+use crate::limits;
+
 /// Levels of nesting of what goes in or out.
-const MAX_DEPTH: usize = 128;
+pub(crate) const MAX_DEPTH: usize = 128;
 
 /// Why a value is no JSON. A sentence part.
 pub(crate) type NotJson = String;
@@ -16,8 +21,9 @@ pub(crate) fn write(value: &Dynamic, out: &mut Vec<u8>, max: usize) -> Result<()
 
 fn write_at(value: &Dynamic, out: &mut Vec<u8>, max: usize, depth: usize) -> Result<(), NotJson> {
     if depth > MAX_DEPTH {
-        return Err(format!("it is nested more than {MAX_DEPTH} levels deep"));
+        return Err(TOO_DEEP.to_owned());
     }
+    go_on()?;
     if out.len() > max {
         return Err(TOO_LARGE.to_owned());
     }
@@ -33,6 +39,7 @@ fn write_at(value: &Dynamic, out: &mut Vec<u8>, max: usize, depth: usize) -> Res
         }
         serialise(&number, out)?;
     } else if let Some(text) = value.read_lock::<rhai::ImmutableString>() {
+        limits::weigh(text.len());
         serialise(text.as_str(), out)?;
     } else if let Ok(c) = value.as_char() {
         serialise(&c, out)?;
@@ -70,6 +77,14 @@ fn write_at(value: &Dynamic, out: &mut Vec<u8>, max: usize, depth: usize) -> Res
 /// The message of a value that grew beyond what was allowed.
 pub(crate) const TOO_LARGE: &str = "it is larger than allowed";
 
+/// The message of a value that is nested too deeply.
+pub(crate) const TOO_DEEP: &str = "it is nested more than 128 levels deep";
+
+/// A large value takes long: the run may have to end in the middle of it.
+fn go_on() -> Result<(), NotJson> {
+    limits::pause().map_err(|_| "the run was stopped".to_owned())
+}
+
 fn serialise<T: serde::Serialize + ?Sized>(value: &T, out: &mut Vec<u8>) -> Result<(), NotJson> {
     serde_json::to_writer(out, value).map_err(|error| error.to_string())
 }
@@ -81,8 +96,9 @@ pub(crate) fn to_json(value: &Dynamic) -> Result<Value, NotJson> {
 
 fn to_json_at(value: &Dynamic, depth: usize) -> Result<Value, NotJson> {
     if depth > MAX_DEPTH {
-        return Err(format!("it is nested more than {MAX_DEPTH} levels deep"));
+        return Err(TOO_DEEP.to_owned());
     }
+    go_on()?;
     if value.is_unit() {
         Ok(Value::Null)
     } else if let Ok(flag) = value.as_bool() {
@@ -94,6 +110,7 @@ fn to_json_at(value: &Dynamic, depth: usize) -> Result<Value, NotJson> {
             Number::from_f64(number).ok_or_else(|| format!("JSON has no number {number}"))?;
         Ok(number.into())
     } else if let Some(text) = value.read_lock::<rhai::ImmutableString>() {
+        limits::weigh(text.len());
         Ok(text.as_str().into())
     } else if let Ok(c) = value.as_char() {
         Ok(c.to_string().into())
@@ -109,6 +126,8 @@ fn to_json_at(value: &Dynamic, depth: usize) -> Result<Value, NotJson> {
             .collect::<Result<Vec<_>, NotJson>>()
             .map(Value::Array)
     } else if let Some(blob) = value.read_lock::<Blob>() {
+        limits::room(blob.len().saturating_mul(size_of::<Value>()))
+            .map_err(|_| "the run was stopped".to_owned())?;
         Ok(blob.iter().copied().collect())
     } else {
         Err(format!(
@@ -136,5 +155,75 @@ pub(crate) fn from_json(value: &Value) -> Dynamic {
                 .map(|(key, value)| (key.as_str().into(), from_json(value)));
             Dynamic::from_map(fields.collect())
         }
+    }
+}
+
+/// Reads JSON text straight into a value, as [`from_json`] would make it.
+pub(crate) fn parse(text: &[u8]) -> Result<Dynamic, NotJson> {
+    limits::weigh(text.len());
+    let mut deserializer = serde_json::Deserializer::from_slice(text);
+    let value = Build
+        .deserialize(&mut deserializer)
+        .and_then(|value| deserializer.end().map(|()| value));
+    value.map_err(|error| error.to_string())
+}
+
+struct Build;
+
+impl<'de> DeserializeSeed<'de> for Build {
+    type Value = Dynamic;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Dynamic, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Build {
+    type Value = Dynamic;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JSON")
+    }
+
+    fn visit_unit<E>(self) -> Result<Dynamic, E> {
+        Ok(Dynamic::UNIT)
+    }
+
+    fn visit_bool<E>(self, flag: bool) -> Result<Dynamic, E> {
+        Ok(flag.into())
+    }
+
+    fn visit_i64<E>(self, number: i64) -> Result<Dynamic, E> {
+        Ok(number.into())
+    }
+
+    fn visit_u64<E>(self, number: u64) -> Result<Dynamic, E> {
+        Ok(i64::try_from(number).map_or_else(|_| (number as f64).into(), Into::into))
+    }
+
+    fn visit_f64<E>(self, number: f64) -> Result<Dynamic, E> {
+        Ok(number.into())
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Dynamic, E> {
+        Ok(text.into())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Dynamic, A::Error> {
+        let mut array = Array::new();
+        while let Some(item) = items.next_element_seed(Build)? {
+            go_on().map_err(A::Error::custom)?;
+            array.push(item);
+        }
+        Ok(Dynamic::from_array(array))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<Dynamic, A::Error> {
+        let mut map = Map::new();
+        while let Some(name) = fields.next_key::<String>()? {
+            go_on().map_err(A::Error::custom)?;
+            map.insert(Identifier::from(name), fields.next_value_seed(Build)?);
+        }
+        Ok(Dynamic::from_map(map))
     }
 }

@@ -9,10 +9,17 @@ mod engine;
 mod error;
 mod executor;
 mod json;
+mod leaks;
 mod limits;
+mod natives;
 mod nested;
 mod sdk;
 mod tester;
+mod ticker;
+
+/// The stack of a thread that runs scripts: address space, of which only what a deeply nested value
+/// touches becomes memory.
+pub const STACK: usize = 256 << 20;
 
 pub use checker::RhaiChecker;
 pub use executor::InProcessExecutor;
@@ -21,3 +28,4 @@ pub use tester::{
     HttpMock, SentRequest, TestAnswer, TestFunction, TestHost, TestOutcome, TestRequest, TestRun,
     TestScript,
 };
+pub use ticker::start as start_clock;

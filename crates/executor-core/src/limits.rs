@@ -1,7 +1,12 @@
-//! The limits of a run, watched from inside the engine: it asks at each operation, and each
-//! thousandth time somebody looks at the clock.
+//! The limits of a run, watched from inside the engine. At each operation it asks three things that
+//! cost next to nothing: were there a thousand operations since the last look, did the thread
+//! allocate megabytes, has the coarse clock ticked. Then it looks: at memory, operations, time, and
+//! whether anybody still waits.
 
-use std::{cell::RefCell, time::Instant};
+use std::{
+    cell::{Cell, RefCell},
+    time::{Duration, Instant},
+};
 
 use picloud_counting_alloc::Measurement;
 use picloud_shared::{
@@ -10,15 +15,31 @@ use picloud_shared::{
     run::{LogLine, RunErrorKind},
     sdk::{SdkCallCx, Services},
 };
-use rhai::Dynamic;
+use rhai::{Dynamic, EvalAltResult, Position};
 use tokio::runtime::{Handle, RuntimeFlavor};
 
-use crate::compiled::CompiledScripts;
+use crate::{
+    compiled::CompiledScripts,
+    ticker::{self, LongRun},
+};
 
-/// Operations between two looks at the clock and the memory.
+/// Operations between two looks of a run for which the coarse clock ticks.
 const STRIDE: u64 = 1 << 10;
-/// Looks after which the thread's other work is handed to another thread: about 200 µs.
+/// Operations between two looks before that.
+const FIRST_STRIDE: u64 = 1 << 6;
+/// Operations or time after which the thread's other work is handed to another thread.
 const HAND_OFF_AFTER: u64 = 2 * STRIDE;
+const HAND_OFF_AT: Duration = Duration::from_micros(300);
+/// Bytes that are allocated between two looks: an operation on large values takes long.
+const GROWTH: u64 = 256 << 10;
+/// Bytes of what one call of the SDK works on, from which on the clock had better tick.
+const HEAVY: usize = 32 << 10;
+/// Arrays, maps, closures and shared cells that a run may hold at once. A value can't be nested
+/// deeper than that, and none of the engine's walks over a value takes more than 1 KiB of stack a
+/// level: they all end within [`crate::STACK`].
+const MAX_NODES: u64 = 150_000;
+/// Stack that the interpreter may have used at a look; the rest is for walks over values.
+const MAX_STACK: usize = 64 << 20;
 
 /// What a run on this thread has and may.
 pub(crate) struct RunState {
@@ -33,14 +54,15 @@ pub(crate) struct RunState {
     pub(crate) secrets: Redactor,
     /// Handlers that this one runs and waits for.
     pub(crate) nested: u32,
-    /// Operations that don't count as those of the innermost handler.
-    pub(crate) nested_operations: u64,
+    began: Instant,
     deadline: Instant,
     max_memory: u64,
     max_operations: u64,
-    operations: u64,
     cancel: Cancel,
     memory: Measurement,
+    /// Where the stack was at the beginning.
+    stack: usize,
+    long: Option<LongRun>,
     handed_off: bool,
     /// Which limit stopped it.
     pub(crate) stopped: Option<RunErrorKind>,
@@ -48,6 +70,10 @@ pub(crate) struct RunState {
 
 thread_local! {
     static CURRENT: RefCell<Option<Box<RunState>>> = const { RefCell::new(None) };
+    // The engine's own count begins anew in each module and native call.
+    static OPERATIONS: Cell<u64> = const { Cell::new(0) };
+    static NEXT_LOOK: Cell<u64> = const { Cell::new(0) };
+    static SEEN_TICK: Cell<u64> = const { Cell::new(0) };
 }
 
 impl RunState {
@@ -56,6 +82,7 @@ impl RunState {
         services: Services,
         clock: std::sync::Arc<dyn picloud_shared::Clock>,
         compiled: std::sync::Arc<CompiledScripts>,
+        max_memory: u64,
     ) -> Self {
         Self {
             cx: SdkCallCx {
@@ -79,21 +106,17 @@ impl RunState {
             compiled,
             secrets: Redactor::default(),
             nested: 0,
-            nested_operations: 0,
+            began: Instant::now(),
             deadline: invocation.deadline,
-            max_memory: invocation.limits.memory,
+            max_memory,
             max_operations: invocation.limits.operations,
-            operations: 0,
             cancel: invocation.cancel.clone(),
             memory: Measurement::begin(),
+            stack: stack_pointer(),
+            long: None,
             handed_off: false,
             stopped: None,
         }
-    }
-
-    /// Operations so far, to the last look.
-    pub(crate) fn operations(&self) -> u64 {
-        self.operations
     }
 
     /// The most bytes held at once.
@@ -101,36 +124,82 @@ impl RunState {
         self.memory.peak()
     }
 
-    /// Stops the run at the engine's next question.
-    pub(crate) fn stop(&mut self, kind: RunErrorKind) {
-        self.stopped.get_or_insert(kind);
+    /// Bytes held now.
+    pub(crate) fn held(&self) -> u64 {
+        self.memory.held()
     }
 
-    fn exceeded(&mut self, operations: u64) -> Option<RunErrorKind> {
-        let operations = operations + self.nested_operations;
-        self.operations = operations;
+    /// Stops the run at the engine's next question, and at each one after it.
+    pub(crate) fn stop(&mut self, kind: RunErrorKind) {
+        self.stopped.get_or_insert(kind);
+        NEXT_LOOK.set(0);
+    }
+
+    fn look(&mut self, operations: u64) -> Look {
         if self.stopped.is_some() {
-            return self.stopped;
+            return Look::Stop;
         }
-        self.stopped = if self.memory.held() > self.max_memory {
+        let tick = ticker::now();
+        let ticked = SEEN_TICK.replace(tick) != tick;
+        let held = self.memory.held();
+        let now = Instant::now();
+        let exceeded = if held > self.max_memory || self.memory.nodes() > MAX_NODES {
             Some(RunErrorKind::Memory)
+        } else if self.stack.abs_diff(stack_pointer()) > MAX_STACK {
+            Some(RunErrorKind::Depth)
         } else if operations > self.max_operations {
             Some(RunErrorKind::Operations)
-        } else if Instant::now() >= self.deadline {
+        } else if now >= self.deadline {
             Some(RunErrorKind::Timeout)
-        } else if self.cancel.is_raised() {
+        } else if ticked && self.cancel.is_raised() {
             Some(RunErrorKind::Cancelled)
         } else {
             None
         };
-        self.stopped
+        if let Some(kind) = exceeded {
+            self.stop(kind);
+            return Look::Stop;
+        }
+        let is_long = operations >= HAND_OFF_AFTER || now - self.began >= HAND_OFF_AT;
+        if self.long.is_none() && (is_long || held >= GROWTH) {
+            self.long = Some(LongRun::begin());
+        }
+        let stride = if self.long.is_some() {
+            STRIDE
+        } else {
+            FIRST_STRIDE
+        };
+        NEXT_LOOK.set((operations + stride).min(self.max_operations.saturating_add(1)));
+        let watched = held.saturating_add(GROWTH).min(self.max_memory);
+        self.memory.watch(watched, MAX_NODES);
+        if is_long && !self.handed_off {
+            self.handed_off = true;
+            return Look::HandOff;
+        }
+        Look::GoOn
     }
+}
+
+/// About where this thread's stack is.
+#[inline(never)]
+fn stack_pointer() -> usize {
+    let here = 0_u8;
+    std::ptr::from_ref(&here).addr()
+}
+
+enum Look {
+    GoOn,
+    HandOff,
+    Stop,
 }
 
 /// Makes a run the current one of this thread; gives it back when `body` ends.
 pub(crate) fn within<T>(state: RunState, body: impl FnOnce() -> T) -> (T, Box<RunState>) {
     let memory = state.memory;
-    memory.limit(state.max_memory);
+    memory.watch(GROWTH.min(state.max_memory), MAX_NODES);
+    OPERATIONS.set(0);
+    NEXT_LOOK.set(FIRST_STRIDE.min(state.max_operations.saturating_add(1)));
+    SEEN_TICK.set(ticker::now());
     let outer = CURRENT.replace(Some(Box::new(state)));
     let value = body();
     let state = CURRENT.replace(outer);
@@ -141,26 +210,87 @@ pub(crate) fn within<T>(state: RunState, body: impl FnOnce() -> T) -> (T, Box<Ru
     )
 }
 
+/// Operations of the run on this thread so far, or of the one before it.
+pub(crate) fn operations() -> u64 {
+    OPERATIONS.get()
+}
+
 /// Looks into the current run. `None` outside of any: when a script is only compiled.
 pub(crate) fn with<T>(look: impl FnOnce(&mut RunState) -> T) -> Option<T> {
     CURRENT.with_borrow_mut(|state| state.as_deref_mut().map(look))
 }
 
 /// The engine's question at each operation: `Some` stops it, and no script can catch that.
-pub(crate) fn progress(operations: u64) -> Option<Dynamic> {
-    // Memory at each operation: one native call may take more than a thousand operations do.
-    if !operations.is_multiple_of(STRIDE) && !picloud_counting_alloc::is_over() {
-        return None;
+pub(crate) fn progress(_: u64) -> Option<Dynamic> {
+    let operations = OPERATIONS.get() + 1;
+    OPERATIONS.set(operations);
+    is_stopped(operations).then_some(Dynamic::UNIT)
+}
+
+/// The same question, asked by a native function that goes on for long.
+pub(crate) fn pause() -> Result<(), Box<EvalAltResult>> {
+    if is_stopped(OPERATIONS.get()) {
+        Err(terminated())
+    } else {
+        Ok(())
     }
-    let (stop, hand_over) = with(|state| {
-        let hand_over = !state.handed_off && operations >= HAND_OFF_AFTER;
-        state.handed_off |= hand_over;
-        (state.exceeded(operations).is_some(), hand_over)
-    })?;
-    if hand_over {
-        hand_off();
+}
+
+/// Said before an operation that takes a time in proportion to that many bytes.
+pub(crate) fn weigh(bytes: usize) {
+    if bytes >= HEAVY {
+        with(|state| {
+            state.long.get_or_insert_with(LongRun::begin);
+        });
     }
-    stop.then_some(Dynamic::UNIT)
+}
+
+/// Stops the run where it would hold more than it may with that many bytes more; asked before they
+/// are allocated.
+pub(crate) fn room(bytes: usize) -> Result<(), Box<EvalAltResult>> {
+    let fits = with(|state| {
+        let fits = state.held().saturating_add(bytes as u64) <= state.max_memory;
+        if !fits {
+            state.stop(RunErrorKind::Memory);
+        }
+        fits
+    });
+    if fits.unwrap_or(true) {
+        pause()
+    } else {
+        Err(terminated())
+    }
+}
+
+/// Stops the run; no script can catch what this gives.
+pub(crate) fn stop(kind: RunErrorKind) -> Box<EvalAltResult> {
+    with(|state| state.stop(kind));
+    terminated()
+}
+
+fn terminated() -> Box<EvalAltResult> {
+    Box::new(EvalAltResult::ErrorTerminated(
+        Dynamic::UNIT,
+        Position::NONE,
+    ))
+}
+
+#[inline]
+fn is_stopped(operations: u64) -> bool {
+    if operations < NEXT_LOOK.get()
+        && !picloud_counting_alloc::is_over()
+        && ticker::now() == SEEN_TICK.get()
+    {
+        return false;
+    }
+    match with(|state| state.look(operations)) {
+        None | Some(Look::GoOn) => false,
+        Some(Look::Stop) => true,
+        Some(Look::HandOff) => {
+            hand_off();
+            false
+        }
+    }
 }
 
 /// Lets another thread take over what this one has to do besides. A worker of the runtime gives
@@ -171,6 +301,6 @@ pub(crate) fn hand_off() {
     if matches!(flavor, Ok(RuntimeFlavor::MultiThread)) {
         // Blocks just long enough for the other thread to take the queue; then it is gone, and
         // this thread leaves the runtime when the run ends.
-        tokio::task::block_in_place(|| std::thread::sleep(std::time::Duration::from_micros(50)));
+        tokio::task::block_in_place(|| std::thread::sleep(Duration::from_micros(50)));
     }
 }

@@ -41,16 +41,12 @@ pub(crate) fn invoke(
         let ctx = context::invoked(&cx, path, payload, &event.to_string());
         scope.push_constant_dynamic("ctx", ctx);
     }
-    let before = limits::with(|state| state.enter(path.clone())).unwrap_or(Err(()));
-    let Ok(before) = before else {
-        limits::with(|state| state.stop(RunErrorKind::Depth));
-        return Err(Box::new(EvalAltResult::ErrorTerminated(
-            Dynamic::UNIT,
-            Position::NONE,
-        )));
+    let outer = limits::with(|state| state.enter(path.clone())).flatten();
+    let Some(outer) = outer else {
+        return Err(limits::stop(RunErrorKind::Depth));
     };
     let result = engine.eval_ast_with_scope::<Dynamic>(&mut scope, &compiled.ast);
-    limits::with(|state| state.leave(before));
+    limits::with(|state| state.leave(outer));
     result.map_err(|error| {
         // What stops a run stops all of it.
         if matches!(*error, EvalAltResult::ErrorTerminated(..)) {
@@ -66,23 +62,18 @@ pub(crate) fn invoke(
 }
 
 impl limits::RunState {
-    /// Begins a nested run; gives what [`Self::leave`] takes.
-    fn enter(&mut self, script: ScriptPath) -> Result<(u64, ScriptPath), ()> {
+    /// Begins a nested run; gives what [`Self::leave`] takes, or `None` where there are too many.
+    fn enter(&mut self, script: ScriptPath) -> Option<ScriptPath> {
         if self.nested >= MAX_NESTED {
-            return Err(());
+            return None;
         }
         self.nested += 1;
-        let outer = std::mem::replace(&mut self.cx.script, script);
-        let before = self.nested_operations;
-        self.nested_operations = self.operations();
-        Ok((before, outer))
+        Some(std::mem::replace(&mut self.cx.script, script))
     }
 
-    /// Ends a nested run; what it took counts for the whole.
-    fn leave(&mut self, (before, outer): (u64, ScriptPath)) {
+    /// Ends a nested run.
+    fn leave(&mut self, outer: ScriptPath) {
         self.nested -= 1;
         self.cx.script = outer;
-        let own = self.operations().saturating_sub(self.nested_operations);
-        self.nested_operations = before + own;
     }
 }

@@ -210,9 +210,11 @@ pub(crate) fn duration(name: &str, value: &Dynamic) -> Native<u64> {
 /// The bytes of text or of a blob.
 fn with_bytes<T>(name: &str, value: &Dynamic, look: impl FnOnce(&[u8]) -> T) -> Native<T> {
     if let Some(text) = value.read_lock::<ImmutableString>() {
+        limits::weigh(text.len());
         return Ok(look(text.as_bytes()));
     }
     if let Some(blob) = value.read_lock::<rhai::Blob>() {
+        limits::weigh(blob.len());
         return Ok(look(&blob));
     }
     Err(invalid(format!(

@@ -20,7 +20,7 @@ use axum::body::Body;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::Either;
 use hyper::body::Incoming;
-use picloud_shared::{Clock, Executor, Peer, deployment::DeploymentStatus};
+use picloud_shared::{Clock, Executor, Peer, deployment::DeploymentStatus, invocation::Cancel};
 use picloud_store::Store;
 use tower::Service;
 
@@ -70,10 +70,19 @@ pub struct IngressOptions {
     pub serves_apps: bool,
 }
 
+/// Who is at the other end of a connection.
+pub(crate) struct Client {
+    pub(crate) peer: SocketAddr,
+    /// Says when it has hung up.
+    pub(crate) cancel: Cancel,
+}
+
 /// The front of a node.
 pub struct Ingress {
     pub(crate) options: IngressOptions,
     pub(crate) draining: AtomicBool,
+    /// Whether runs that still go on at the end are to be stopped.
+    pub(crate) cut_off: AtomicBool,
     pub(crate) running: AtomicU32,
     pub(crate) connections: AtomicU32,
     pub(crate) counters: Counters,
@@ -91,6 +100,7 @@ impl Ingress {
             keys: gate::KeyCache::default(),
             dot_base: format!(".{}", options.base_domain),
             draining: AtomicBool::new(false),
+            cut_off: AtomicBool::new(false),
             running: AtomicU32::new(0),
             connections: AtomicU32::new(0),
             options,
@@ -101,9 +111,9 @@ impl Ingress {
     pub(crate) async fn answer(
         &self,
         request: Request<Incoming>,
-        peer: SocketAddr,
+        client: &Client,
     ) -> Response<AnyBody> {
-        let response = self.answer_place(request, peer).await;
+        let response = self.answer_place(request, client).await;
         self.counters.answered(response.status());
         response
     }
@@ -113,11 +123,7 @@ impl Ingress {
         self.counters.deployed(status);
     }
 
-    async fn answer_place(
-        &self,
-        request: Request<Incoming>,
-        peer: SocketAddr,
-    ) -> Response<AnyBody> {
+    async fn answer_place(&self, request: Request<Incoming>, client: &Client) -> Response<AnyBody> {
         let place = {
             let served = self.options.holder.guard();
             place::find(
@@ -134,7 +140,7 @@ impl Ingress {
                 "not_served_here",
                 "this node serves no apps; ask one with the role `orchestrator`",
             )),
-            Place::App(app, offset) => self.app(&app, request, offset, peer).await,
+            Place::App(app, offset) => self.app(&app, request, offset, client).await,
             Place::NoApp => whole(problem(
                 StatusCode::NOT_FOUND,
                 "not_found",
@@ -206,7 +212,7 @@ impl Ingress {
         app: &Arc<ServedApp>,
         request: Request<Incoming>,
         offset: usize,
-        peer: SocketAddr,
+        client: &Client,
     ) -> Response<AnyBody> {
         let path = match request.uri().path().get(offset..) {
             Some(path) if path.starts_with('/') => path,
@@ -221,7 +227,7 @@ impl Ingress {
         }
         match app.routes.find(request.method(), path) {
             Match::Found(route, params) => {
-                self.dispatch(app, route, params, request, offset, peer)
+                self.dispatch(app, route, params, request, offset, client)
                     .await
             }
             Match::None => self.file(app, &request, path).await,

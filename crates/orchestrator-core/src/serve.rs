@@ -2,6 +2,7 @@
 
 use std::{
     convert::Infallible,
+    os::fd::AsFd,
     sync::{Arc, atomic::Ordering::Relaxed},
     time::Duration,
 };
@@ -16,7 +17,9 @@ use tokio::{
     sync::watch,
 };
 
-use crate::ingress::Ingress;
+use picloud_shared::invocation::Cancel;
+
+use crate::ingress::{Client, Ingress};
 
 /// How long a client may take to send the head of a request.
 const HEADER_TIME: Duration = Duration::from_secs(30);
@@ -24,6 +27,8 @@ const HEADER_TIME: Duration = Duration::from_secs(30);
 const MAX_CONNECTIONS: u32 = 10_000;
 /// How long requests may go on after the end was asked for.
 const DRAIN: Duration = Duration::from_secs(10);
+/// How long those have that were cut off after it.
+const CUT_OFF: Duration = Duration::from_secs(1);
 
 /// Serves until `stop` is true, then lets open requests end.
 pub async fn serve(listener: TcpListener, ingress: Arc<Ingress>, mut stop: watch::Receiver<bool>) {
@@ -63,12 +68,36 @@ pub async fn serve(listener: TcpListener, ingress: Arc<Ingress>, mut stop: watch
     }
     ingress.draining.store(true, Relaxed);
     drop(listener);
-    if tokio::time::timeout(DRAIN, graceful.shutdown())
-        .await
-        .is_err()
-    {
-        tracing::warn!("some requests did not end in time and were cut off");
+    let mut ended = std::pin::pin!(graceful.shutdown());
+    if tokio::time::timeout(DRAIN, &mut ended).await.is_err() {
+        tracing::warn!("some requests did not end in time and are cut off");
+        ingress.cut_off.store(true, Relaxed);
+        // Just long enough for their runs to see it, and to be recorded.
+        let _ = tokio::time::timeout(CUT_OFF, ended).await;
     }
+}
+
+/// Whether the client of a connection has hung up: it sends nothing more, and waits for nothing.
+/// Looks without taking anything.
+fn hung_up(stream: &std::net::TcpStream) -> bool {
+    match stream.peek(&mut [0]) {
+        Ok(read) => read == 0,
+        Err(error) => error.kind() != std::io::ErrorKind::WouldBlock,
+    }
+}
+
+/// Says to the runs of a connection when nobody waits for them any more.
+fn cancel(stream: &TcpStream, ingress: &Arc<Ingress>) -> Cancel {
+    // Hyper has the stream; a second descriptor of it can be looked at meanwhile.
+    let stream = stream.as_fd().try_clone_to_owned();
+    let stream = stream.map(std::net::TcpStream::from).ok();
+    let ingress = Arc::downgrade(ingress);
+    Cancel::when(move || {
+        stream.as_ref().is_some_and(hung_up)
+            || ingress
+                .upgrade()
+                .is_none_or(|ingress| ingress.cut_off.load(Relaxed))
+    })
 }
 
 fn connection(
@@ -82,10 +111,14 @@ fn connection(
         tracing::debug!(%error, "TCP_NODELAY could not be set");
     }
     let service = {
+        let client = Arc::new(Client {
+            peer,
+            cancel: cancel(&stream, ingress),
+        });
         let ingress = Arc::clone(ingress);
         service_fn(move |request| {
-            let ingress = Arc::clone(&ingress);
-            async move { Ok::<_, Infallible>(ingress.answer(request, peer).await) }
+            let (ingress, client) = (Arc::clone(&ingress), Arc::clone(&client));
+            async move { Ok::<_, Infallible>(ingress.answer(request, &client).await) }
         })
     };
     let connection = builder

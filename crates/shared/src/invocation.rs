@@ -1,13 +1,6 @@
 //! One execution: what goes in, what comes out.
 
-use std::{
-    net::IpAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Instant,
-};
+use std::{net::IpAddr, sync::Arc, time::Instant};
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode, Uri};
@@ -47,7 +40,7 @@ pub struct Invocation {
     pub cause: Option<RunId>,
     /// The runs that led to it, oldest first.
     pub chain: Vec<Link>,
-    /// Raised when nobody waits for the outcome any more.
+    /// Says when nobody waits for the outcome any more.
     pub cancel: Cancel,
 }
 
@@ -110,33 +103,30 @@ impl RequestData {
     }
 }
 
-/// A flag that tells a run that nobody waits for it any more.
-#[derive(Debug, Clone, Default)]
-pub struct Cancel(Option<Arc<AtomicBool>>);
+/// Asks whether anybody still waits for a run. Only runs that go on for long ask.
+#[derive(Clone, Default)]
+pub struct Cancel(Option<Arc<dyn Fn() -> bool + Send + Sync>>);
 
 impl Cancel {
-    /// A flag that can be raised.
-    pub fn new() -> Self {
-        Self(Some(Arc::default()))
+    /// Raised once `is_raised` says so.
+    pub fn when(is_raised: impl Fn() -> bool + Send + Sync + 'static) -> Self {
+        Self(Some(Arc::new(is_raised)))
     }
 
-    /// A flag that is never raised, and costs nothing.
+    /// Never raised, and costs nothing.
     pub fn never() -> Self {
         Self(None)
     }
 
-    /// Tells the run to stop at its next check.
-    pub fn raise(&self) {
-        if let Some(flag) = &self.0 {
-            flag.store(true, Ordering::Relaxed);
-        }
-    }
-
-    /// Whether it was raised.
+    /// Whether nobody waits any more.
     pub fn is_raised(&self) -> bool {
-        self.0
-            .as_ref()
-            .is_some_and(|flag| flag.load(Ordering::Relaxed))
+        self.0.as_ref().is_some_and(|is_raised| is_raised())
+    }
+}
+
+impl std::fmt::Debug for Cancel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Cancel")
     }
 }
 

@@ -171,6 +171,9 @@ pub enum RunErrorKind {
     Output,
     /// The process that ran it died.
     Crashed,
+    /// Its script made several processes die, and is not run for a while.
+    #[serde(rename = "held_back")]
+    HeldBack,
     /// There was no room.
     Overloaded,
     /// The database, or something else that the run needs, is away.
@@ -188,7 +191,7 @@ impl RunErrorKind {
             }
             Self::Timeout => RunStatus::Timeout,
             Self::Memory | Self::Operations | Self::Depth | Self::Output => RunStatus::Limit,
-            Self::Crashed => RunStatus::Crashed,
+            Self::Crashed | Self::HeldBack => RunStatus::Crashed,
             Self::Overloaded => RunStatus::Rejected,
         }
     }
@@ -205,6 +208,7 @@ impl RunErrorKind {
             Self::Depth => "depth",
             Self::Output => "output",
             Self::Crashed => "crashed",
+            Self::HeldBack => "held_back",
             Self::Overloaded => "overloaded",
             Self::Unavailable => "unavailable",
             Self::Cancelled => "cancelled",

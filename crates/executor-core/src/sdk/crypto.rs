@@ -6,9 +6,14 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use super::{Native, encoding, function, invalid, with_bytes};
+use crate::limits;
 
 /// Bytes of one `random`.
 const MAX_RANDOM: i64 = 65_536;
+/// Bytes that are hashed in no time by the slowest of machines.
+const PART: usize = 4 << 10;
+/// Bytes of a block of SHA-256; a longer key stands for its hash (RFC 2104, section 2).
+const BLOCK: usize = 64;
 
 functions! {
     "crypto" :: "sha256" [1], ["sha256(data: Dynamic) -> String"], "SHA-256 of text or a blob, in hexadecimal.";
@@ -20,9 +25,9 @@ functions! {
 pub(super) fn module() -> Module {
     let mut module = Module::new();
     function(&mut module, "sha256", |data: Dynamic| {
-        with_bytes("the data", &data, |bytes| {
-            ImmutableString::from(encoding::to_hex(&Sha256::digest(bytes)))
-        })
+        let mut digest = Sha256::new();
+        in_parts("the data", &data, |part| digest.update(part))?;
+        Ok(ImmutableString::from(encoding::to_hex(&digest.finalize())))
     });
     function(
         &mut module,
@@ -46,10 +51,32 @@ pub(super) fn module() -> Module {
     module
 }
 
+/// Bytes of text or of a blob, so many at a time that the run can be stopped between them.
+fn in_parts(name: &str, value: &Dynamic, mut take: impl FnMut(&[u8])) -> Native<()> {
+    with_bytes(name, value, |bytes| {
+        bytes.chunks(PART).try_for_each(|part| {
+            take(part);
+            limits::pause()
+        })
+    })?
+}
+
 fn hmac(key: &Dynamic, message: &Dynamic) -> Native<Vec<u8>> {
-    let mac = with_bytes("the key", key, Hmac::<Sha256>::new_from_slice)?;
+    let mut short = Vec::new();
+    let mut hashed = Sha256::new();
+    in_parts("the key", key, |part| {
+        if short.len() <= BLOCK {
+            short.extend_from_slice(part);
+        }
+        hashed.update(part);
+    })?;
+    let mac = if short.len() > BLOCK {
+        Hmac::<Sha256>::new_from_slice(&hashed.finalize())
+    } else {
+        Hmac::<Sha256>::new_from_slice(&short)
+    };
     let mut mac = mac.map_err(|error| invalid(error.to_string()))?;
-    with_bytes("the message", message, |message| mac.update(message))?;
+    in_parts("the message", message, |part| mac.update(part))?;
     Ok(mac.finalize().into_bytes().to_vec())
 }
 

@@ -34,6 +34,9 @@ const LENIENT: GeneralPurposeConfig =
 const PLAIN: GeneralPurpose = GeneralPurpose::new(&STANDARD, LENIENT);
 const FOR_URLS: GeneralPurpose = GeneralPurpose::new(&URL_SAFE, LENIENT.with_encode_padding(false));
 
+/// Bytes of a URL that is taken apart.
+const MAX_URL: usize = 64 << 10;
+
 pub(super) fn base64() -> Module {
     codec(&PLAIN)
 }
@@ -125,6 +128,9 @@ pub(super) fn url() -> Module {
 }
 
 fn parse(text: &str) -> Native<Map> {
+    if text.len() > MAX_URL {
+        return Err(invalid(format!("a URL has at most {MAX_URL} bytes")));
+    }
     let url = url::Url::parse(text).map_err(|error| invalid(format!("this is no URL: {error}")))?;
     let optional = |part: Option<&str>| part.map_or(Dynamic::UNIT, Into::into);
     let mut map = Map::new();

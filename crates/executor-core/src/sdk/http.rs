@@ -191,9 +191,9 @@ pub(crate) fn body(kind: &str, bytes: &[u8]) -> Dynamic {
     let media = kind.split(';').next().unwrap_or_default().trim();
     let media = media.to_ascii_lowercase();
     if (media == "application/json" || media.ends_with("+json"))
-        && let Ok(value) = serde_json::from_slice(bytes)
+        && let Ok(value) = json::parse(bytes)
     {
-        return json::from_json(&value);
+        return value;
     }
     std::str::from_utf8(bytes).map_or(Dynamic::UNIT, Into::into)
 }

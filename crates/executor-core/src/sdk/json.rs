@@ -45,9 +45,7 @@ fn parse(text: &str) -> Native<Dynamic> {
             text.len()
         )));
     }
-    let value = serde_json::from_str(text)
-        .map_err(|error| invalid(format!("this is not JSON: {error}")))?;
-    Ok(json::from_json(&value))
+    json::parse(text.as_bytes()).map_err(|reason| invalid(format!("this is not JSON: {reason}")))
 }
 
 fn stringify(value: &Dynamic) -> Native<ImmutableString> {

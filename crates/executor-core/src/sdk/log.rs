@@ -72,6 +72,7 @@ pub(super) fn module() -> Module {
 }
 
 fn write(level: LogLevel, text: &str, fields: Option<Map>) {
+    limits::weigh(text.len());
     // Fields that JSON can't hold are told as text, so that a line is never lost for them.
     let fields = fields.map(|fields| {
         let value = fields.into();

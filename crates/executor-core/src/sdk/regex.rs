@@ -6,6 +6,7 @@ use regex::{Regex, RegexBuilder};
 use rhai::{Array, Dynamic, ImmutableString, Module};
 
 use super::{MAX_TEXT, Native, function, invalid};
+use crate::limits;
 
 /// Bytes of a pattern.
 const MAX_PATTERN: usize = 4_096;
@@ -62,6 +63,8 @@ fn compiled(pattern: &ImmutableString, text: &str) -> Native<Regex> {
             text.len()
         )));
     }
+    // A small text, too: a pattern may take long to be compiled.
+    limits::weigh(usize::MAX);
     let size = match text.len() {
         0..=16_384 => 1 << 20,
         16_385..=131_072 => 256 << 10,
@@ -103,6 +106,7 @@ fn replace_all(pattern: &ImmutableString, text: &str, with: &str) -> Native<Immu
     let mut out = String::with_capacity(text.len());
     let mut last = 0;
     for found in regex.captures_iter(text) {
+        limits::pause()?;
         let Some(whole) = found.get(0) else { continue };
         out.push_str(&text[last..whole.start()]);
         found.expand(with, &mut out);

@@ -1,7 +1,7 @@
 //! From a matched route to an answer: admission, the run, its count and its record.
 
 use std::{
-    net::{IpAddr, SocketAddr},
+    net::IpAddr,
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering::Relaxed},
@@ -14,14 +14,14 @@ use hyper::body::Incoming;
 use picloud_shared::{
     EventId, Invocation, Outcome, Principal, RunId, RunRecord, RunSink, RunStatus,
     app::{RouteAuth, RouteMode},
-    invocation::{Answer, Cancel, Input, RequestData},
+    invocation::{Answer, Input, RequestData},
     run::{RunError, RunErrorKind, RunKind},
 };
 use picloud_store::outbox::{Idempotency, NewEvent};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
-use super::{AnyBody, Ingress, body, cors, gate, whole};
+use super::{AnyBody, Client, Ingress, body, cors, gate, whole};
 use crate::{
     async_request,
     holder::ServedApp,
@@ -59,9 +59,9 @@ impl Ingress {
         params: Vec<(Arc<str>, String)>,
         request: Request<Incoming>,
         offset: usize,
-        peer: SocketAddr,
+        client: &Client,
     ) -> Response<AnyBody> {
-        let client_ip = self.client(&request, peer);
+        let client_ip = self.client(&request, client.peer);
         let (parts, incoming) = request.into_parts();
         let origin = route
             .spec
@@ -84,7 +84,7 @@ impl Ingress {
                             body,
                             client_ip,
                         };
-                        self.signed(app, route, data, principal).await
+                        self.signed(app, route, data, principal, client).await
                     }
                 }
             }
@@ -134,6 +134,7 @@ impl Ingress {
         route: &Route,
         data: RequestData,
         principal: Principal,
+        client: &Client,
     ) -> Response<Whole> {
         let refused = gate::check_signature(
             &route.spec.auth,
@@ -145,7 +146,7 @@ impl Ingress {
         );
         match (refused, route.spec.mode) {
             (Some(refused), _) => refused,
-            (None, RouteMode::Sync) => self.run(app, route, data, principal).await,
+            (None, RouteMode::Sync) => self.run(app, route, data, principal, client).await,
             (None, RouteMode::Async) => self.enqueue(app, route, &data, &principal).await,
         }
     }
@@ -227,6 +228,7 @@ impl Ingress {
         route: &Route,
         data: RequestData,
         principal: Principal,
+        client: &Client,
     ) -> Response<Whole> {
         let run = RunId(self.options.clock.new_id());
         let asked = Arc::new(data);
@@ -245,7 +247,7 @@ impl Ingress {
                 principal,
                 cause: None,
                 chain: Vec::new(),
-                cancel: Cancel::never(),
+                cancel: client.cancel.clone(),
             };
             self.options.executor.execute(invocation).await
         } else {
@@ -384,6 +386,14 @@ fn failure(kind: RunErrorKind, run: &str) -> Response<Whole> {
         }
         RunErrorKind::Overloaded => {
             unavailable("overloaded", "there are too many runs at the moment")
+        }
+        RunErrorKind::HeldBack => {
+            let detail = "the script crashed several times and is held back for a while";
+            let mut response = unavailable("crashed", detail);
+            response
+                .headers_mut()
+                .insert(header::RETRY_AFTER, HeaderValue::from_static("10"));
+            response
         }
         RunErrorKind::Unavailable => {
             unavailable("unavailable", "something that the script needs is away")

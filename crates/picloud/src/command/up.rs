@@ -64,6 +64,7 @@ pub fn serve(args: &ServeArgs) -> Result<Ending> {
 
 fn run(config: &ServerConfig, source: Option<NamedSource>) -> Result<Ending> {
     log(config.log_format)?;
+    raise_descriptors();
     match &source {
         // Before anything is started: the most likely mistakes.
         Some(NamedSource::Local { path, .. }) => {
@@ -113,6 +114,16 @@ fn run(config: &ServerConfig, source: Option<NamedSource>) -> Result<Ending> {
     }
     served?;
     Ok(Ending::Done)
+}
+
+/// As many open files as the system lets this process have: a connection takes two.
+fn raise_descriptors() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, most)| setrlimit(Resource::RLIMIT_NOFILE, most, most));
+    if let Err(error) = raised {
+        tracing::debug!(%error, "the limit of open files stays as it is");
+    }
 }
 
 /// Runs until a signal comes, then drains.
