@@ -59,7 +59,6 @@ impl InProcessExecutor {
             std::panic::catch_unwind(AssertUnwindSafe(|| self.evaluate(invocation)))
                 .unwrap_or_else(|_| Err(panicked(&invocation.script.path)))
         });
-        let operations = limits::operations();
         self.leaks.note(
             &invocation.app,
             state.held().saturating_sub(kept(&result, &state)),
@@ -96,7 +95,7 @@ impl InProcessExecutor {
         Outcome {
             secrets,
             result,
-            operations,
+            operations: state.operations,
             peak_memory: state.peak_memory(),
             logs: state.logs,
             dropped_logs: state.dropped_logs,

@@ -52,6 +52,8 @@ pub(crate) struct RunState {
     pub(crate) compiled: std::sync::Arc<CompiledScripts>,
     /// The secrets that the script got to know.
     pub(crate) secrets: Redactor,
+    /// Operations, once the run has ended.
+    pub(crate) operations: u64,
     /// Handlers that this one runs and waits for.
     pub(crate) nested: u32,
     began: Instant,
@@ -105,6 +107,7 @@ impl RunState {
             clock,
             compiled,
             secrets: Redactor::default(),
+            operations: 0,
             nested: 0,
             began: Instant::now(),
             deadline: invocation.deadline,
@@ -197,22 +200,19 @@ enum Look {
 pub(crate) fn within<T>(state: RunState, body: impl FnOnce() -> T) -> (T, Box<RunState>) {
     let memory = state.memory;
     memory.watch(GROWTH.min(state.max_memory), MAX_NODES);
-    OPERATIONS.set(0);
+    // One run may be made within another: a test's calls of handlers are.
+    let operations = OPERATIONS.replace(0);
     NEXT_LOOK.set(FIRST_STRIDE.min(state.max_operations.saturating_add(1)));
     SEEN_TICK.set(ticker::now());
     let outer = CURRENT.replace(Some(Box::new(state)));
     let value = body();
     let state = CURRENT.replace(outer);
     memory.end();
-    (
-        value,
-        state.unwrap_or_else(|| unreachable!("only `within` takes the state away")),
-    )
-}
-
-/// Operations of the run on this thread so far, or of the one before it.
-pub(crate) fn operations() -> u64 {
-    OPERATIONS.get()
+    let mut state = state.unwrap_or_else(|| unreachable!("only `within` takes the state away"));
+    state.operations = OPERATIONS.replace(operations);
+    // The outer run looks at once, and watches again.
+    NEXT_LOOK.set(0);
+    (value, state)
 }
 
 /// Looks into the current run. `None` outside of any: when a script is only compiled.

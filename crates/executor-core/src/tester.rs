@@ -203,7 +203,13 @@ impl TestScript {
             chain: Vec::new(),
             cancel: Cancel::never(),
         };
-        let state = RunState::new(&invocation, run.services, run.clock, Arc::default());
+        let state = RunState::new(
+            &invocation,
+            run.services,
+            run.clock,
+            Arc::default(),
+            invocation.limits.memory,
+        );
         let (result, state) = limits::within(state, || {
             let evaluate = || self.evaluate(&engine, name);
             std::panic::catch_unwind(std::panic::AssertUnwindSafe(evaluate)).unwrap_or_else(|_| {

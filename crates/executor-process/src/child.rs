@@ -40,8 +40,9 @@ pub fn main(memory: u64) -> io::Result<()> {
 }
 
 fn serve(socket: UnixStream, memory: u64) -> io::Result<()> {
-    confine::process(&socket, memory)?;
+    confine::close_all_but(&socket)?;
     let port = Port::new(socket)?;
+    confine::process(memory)?;
     let executor = InProcessExecutor::new(port.services(), Arc::new(SystemClock));
     port.write(&FromChild::Ready, &[])?;
     let mut apps = Apps::new();

@@ -19,10 +19,9 @@ const BASE: u64 = 768 << 20;
 /// Seconds of processor time in its whole life: long before that it is replaced.
 const CPU_SECONDS: u64 = 3_600;
 
-/// Confines this process.
-pub(crate) fn process(socket: &UnixStream, memory: u64) -> io::Result<()> {
+/// Confines this process; it has all the descriptors and threads that it will ever have.
+pub(crate) fn process(memory: u64) -> io::Result<()> {
     prctl::set_pdeathsig(Signal::SIGKILL)?;
-    close_all_but(socket)?;
     let space = memory.saturating_mul(2) + STACK as u64 + BASE;
     for (resource, most) in [
         (Resource::RLIMIT_AS, space),
@@ -41,7 +40,7 @@ pub(crate) fn process(socket: &UnixStream, memory: u64) -> io::Result<()> {
 
 /// What was not meant for this process is closed: all but the socket and the standard streams, of
 /// which one is the socket, too, one is nothing, and one is the log.
-fn close_all_but(socket: &UnixStream) -> io::Result<()> {
+pub(crate) fn close_all_but(socket: &UnixStream) -> io::Result<()> {
     let open: Vec<i32> = std::fs::read_dir("/proc/self/fd")?
         .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
         .collect();

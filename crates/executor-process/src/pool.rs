@@ -34,7 +34,9 @@ pub struct ProcessOptions {
 }
 
 /// Runs scripts in processes of their own.
-pub struct ProcessExecutor {
+pub struct ProcessExecutor(Arc<Supervisor>);
+
+struct Supervisor {
     services: Services,
     spawner: Spawner,
     options: ProcessOptions,
@@ -52,9 +54,9 @@ struct Pool {
 
 impl ProcessExecutor {
     /// With what scripts may reach; the first processes start at once.
-    pub fn new(services: Services, options: ProcessOptions) -> std::io::Result<Arc<Self>> {
+    pub fn new(services: Services, options: ProcessOptions) -> std::io::Result<Self> {
         let spawner = Spawner::start(options.program.clone(), options.arguments.clone())?;
-        let executor = Arc::new(Self {
+        let supervisor = Arc::new(Supervisor {
             services,
             spawner,
             options,
@@ -62,10 +64,12 @@ impl ProcessExecutor {
             pool: Mutex::default(),
             freed: Condvar::new(),
         });
-        executor.replenish();
-        Ok(executor)
+        supervisor.replenish();
+        Ok(Self(supervisor))
     }
+}
 
+impl Supervisor {
     /// Sees to it that the next run finds a process that waits for it.
     fn replenish(self: &Arc<Self>) {
         let missing = {
@@ -215,16 +219,15 @@ fn error(kind: RunErrorKind, message: &str) -> RunError {
     }
 }
 
-/// The executor of a node: a handle of which there may be many.
-impl Executor for Arc<ProcessExecutor> {
+impl Executor for ProcessExecutor {
     fn execute(&self, invocation: Invocation) -> ExecuteFuture<'_> {
         // Waits where the request is, as in-process runs do: nobody else's future is in between,
         // and what the run asks for is done on this thread.
         let flavor = Handle::try_current().map(|handle| handle.runtime_flavor());
         let outcome = if matches!(flavor, Ok(RuntimeFlavor::MultiThread)) {
-            tokio::task::block_in_place(|| self.run(&invocation))
+            tokio::task::block_in_place(|| self.0.run(&invocation))
         } else {
-            self.run(&invocation)
+            self.0.run(&invocation)
         };
         Box::pin(std::future::ready(outcome))
     }

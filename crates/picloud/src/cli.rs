@@ -191,6 +191,19 @@ pub struct ServerArgs {
     /// How the log is written [default: human]
     #[arg(long, env = "PICLOUD_LOG_FORMAT", value_name = "FORMAT")]
     pub log_format: Option<LogFormat>,
+    /// Where scripts run: in this process, or in confined processes of their own
+    #[arg(long, env = "PICLOUD_EXECUTOR", value_name = "MODE")]
+    pub executor: Option<ExecutorMode>,
+}
+
+/// Where scripts run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ExecutorMode {
+    /// On the threads of the server.
+    InProcess,
+    /// In supervised processes that can reach nothing by themselves.
+    Process,
 }
 
 /// How the log is written.

@@ -9,6 +9,7 @@ pub mod approve;
 pub mod backup;
 pub mod completions;
 pub mod doctor;
+pub mod executor_child;
 pub mod git_hook;
 pub mod history;
 pub mod init;

@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context, Result, anyhow, bail};
 use serde::Deserialize;
 
-use crate::cli::{LogFormat, Role, ServerArgs};
+use crate::cli::{ExecutorMode, LogFormat, Role, ServerArgs};
 
 /// The settings of a server.
 #[derive(Debug, Clone)]
@@ -32,6 +32,8 @@ pub struct ServerConfig {
     pub log_format: LogFormat,
     /// Whether scripts may reach private addresses.
     pub http_allow_private: bool,
+    /// Where scripts run; `None`: as the command has it.
+    pub executor: Option<ExecutorMode>,
     /// Bytes of a webhook's delivery.
     pub webhook_max_body: usize,
     /// What this process does.
@@ -92,6 +94,7 @@ struct ConfigFile {
     trusted_proxies: Option<Vec<IpAddr>>,
     log_format: Option<LogFormat>,
     http_allow_private: Option<bool>,
+    executor: Option<ExecutorMode>,
     webhook_max_body: Option<String>,
 }
 
@@ -146,6 +149,7 @@ impl ServerConfig {
                 .or(file.trusted_proxies)
                 .unwrap_or_default(),
             log_format: args.log_format.or(file.log_format).unwrap_or_default(),
+            executor: args.executor.or(file.executor),
             http_allow_private: allow_private().or(file.http_allow_private).unwrap_or(false),
             webhook_max_body,
             roles: Roles::ALL,

@@ -39,6 +39,9 @@ fn run_arguments(arguments: impl Iterator<Item = std::ffi::OsString>) -> ExitCod
     if let Some(phase) = command::git_hook::phase() {
         return end(command::git_hook::run(phase));
     }
+    if let Some(memory) = command::executor_child::memory() {
+        return end(command::executor_child::run(memory));
+    }
     let cli = match cli::Cli::try_parse_from(arguments) {
         Ok(cli) => cli,
         Err(error) => {

@@ -8,6 +8,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use picloud_executor_core::{InProcessExecutor, RhaiChecker};
+use picloud_executor_process::{ProcessExecutor, ProcessOptions};
 use picloud_manager_core::{
     AdminState, Deployer, DeployerOptions, DriftWatch, EventHub, HostingState, Sources,
     git::LocalPath, keys, pulls::Pulls, signals, webhooks::WebhookState, work_tree::WorkTree,
@@ -18,6 +19,7 @@ use picloud_orchestrator_core::{
 use picloud_services::{AddressGuard, SecretKeys, SecretsServiceImpl};
 use picloud_shared::{
     Clock, EventSink, Executor, KeyId, NodeId, Scope, SourceId, SystemClock, plan::LiveVersion,
+    sdk::Services,
 };
 use picloud_store::{
     SourceKind, SourceRecord, Store, StoreOptions, keys::NewKey, nodes::NodeRecord,
@@ -25,6 +27,7 @@ use picloud_store::{
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 
 use crate::{
+    cli::ExecutorMode,
     client::{RUNNING_FILE, RunningServer},
     config::ServerConfig,
     dashboard,
@@ -34,9 +37,11 @@ use crate::{
 
 /// Stack of each thread that may run a script: address space, of which only what a deeply nested
 /// value touches becomes memory.
-pub const STACK: usize = 256 << 20;
+pub const STACK: usize = picloud_executor_core::STACK;
 /// Runs at the same time over all apps.
 const MAX_RUNS: u32 = 256;
+/// Processes that run scripts at the same time.
+const MAX_PROCESSES: usize = 64;
 /// Connections to the database.
 const CONNECTIONS: u32 = 16;
 /// How long history is kept.
@@ -118,7 +123,7 @@ impl Server {
         }
         let services =
             picloud_services::services(&store, &clock, &secrets, guard, env!("CARGO_PKG_VERSION"));
-        let executor: Arc<dyn Executor> = InProcessExecutor::new(services, Arc::clone(&clock));
+        let executor = executor(config, services, &clock)?;
         let (recorder, pending) = Recorder::new(
             RecorderOptions::default(),
             Arc::clone(&clock),
@@ -367,6 +372,29 @@ impl Server {
             tracing::debug!(%error, "server.json could not be removed");
         }
     }
+}
+
+/// Processes that wait for the next run of a script.
+const SPARE_PROCESSES: usize = 2;
+
+fn executor(
+    config: &ServerConfig,
+    services: Services,
+    clock: &Arc<dyn Clock>,
+) -> Result<Arc<dyn Executor>> {
+    if config.executor != Some(ExecutorMode::Process) {
+        return Ok(InProcessExecutor::new(services, Arc::clone(clock)));
+    }
+    let options = ProcessOptions {
+        // What runs now, even where the file was replaced meanwhile.
+        program: PathBuf::from("/proc/self/exe"),
+        arguments: vec![crate::command::executor_child::WORD.to_owned()],
+        most: MAX_PROCESSES,
+        spare: SPARE_PROCESSES,
+    };
+    let executor = ProcessExecutor::new(services, options)
+        .context("processes for scripts cannot be started")?;
+    Ok(Arc::new(executor))
 }
 
 /// The keys that open secrets; made at the first start.

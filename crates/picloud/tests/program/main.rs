@@ -1,5 +1,6 @@
 //! The program as its users run it: a real git, a real PostgreSQL, real requests.
 
+mod attacks;
 mod cluster;
 mod crashes;
 mod delivery;
@@ -421,39 +422,5 @@ fn the_examples_answer_as_their_cases_say() {
                 answer.text()
             );
         }
-    }
-}
-
-#[test]
-fn no_script_that_goes_too_far_takes_the_server_with_it() {
-    let repository = repository();
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/program/attacks");
-    let mut manifest =
-        "name: attacks\nlimits: {timeout: 300ms, memory: 32MiB}\nroutes:\n".to_owned();
-    let mut names = Vec::new();
-    for entry in std::fs::read_dir(folder).expect("the attacks") {
-        let path = entry.expect("an entry").path();
-        let name = path
-            .file_stem()
-            .expect("a name")
-            .to_string_lossy()
-            .into_owned();
-        let text = std::fs::read_to_string(&path).expect("a script");
-        repository.write(&format!("apps/attacks/scripts/{name}.rhai"), &text);
-        manifest.push_str(&format!(
-            "  - {{path: /{name}, script: scripts/{name}.rhai}}\n"
-        ));
-        names.push(name);
-    }
-    repository.write("apps/attacks/app.yaml", &manifest);
-    repository.commit("test: attacks");
-    let server = Server::start(repository.path());
-    for name in names {
-        let answer = server.get(&format!("/apps/attacks/{name}"));
-        assert!(
-            matches!(answer.status, 200 | 500 | 504),
-            "{name}: {answer:?}"
-        );
-        assert_eq!(server.get("/apps/app/").status, 200, "after {name}");
     }
 }

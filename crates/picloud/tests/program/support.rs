@@ -46,6 +46,14 @@ impl Server {
         Self::on(reachable_folder(), repository, None)
     }
 
+    /// Starts one with its scripts in this place.
+    pub(crate) fn start_with_executor(repository: &Path, mode: &str) -> Self {
+        let data = reachable_folder();
+        let mut command = command(&data, repository);
+        command.args(["--executor", mode]);
+        Self::run(data, command)
+    }
+
     fn on(data: TempDir, repository: &Path, database: Option<&str>) -> Self {
         let mut command = command(&data, repository);
         if let Some(url) = database {
@@ -200,6 +208,11 @@ impl Server {
     /// Where its hosted repository lies.
     pub(crate) fn hosted_folder(&self) -> std::path::PathBuf {
         self.data.path().join("data/git/default.git")
+    }
+
+    /// Where it listens.
+    pub(crate) fn address(&self) -> &str {
+        &self.address
     }
 
     /// What it printed so far.
