@@ -1,10 +1,9 @@
 //! An allocator that counts, per thread, the bytes that are held: how a run's memory is known
 //! without the script engine's help. A run stays on one thread from its beginning to its end.
 //!
-//! It also counts blocks of the two sizes in which the engine keeps what values nest in (the box of
-//! an array, a map or a closure; a shared cell). A value can't be nested deeper than there are such
-//! blocks, so a bound on their number is a bound on the stack that dropping, cloning or comparing
-//! a value takes.
+//! It also weighs blocks of the sizes in which the engine keeps what values nest in. A value can't
+//! be nested deeper than there are such blocks, so a bound on their weight is a bound on the stack
+//! that dropping, cloning or comparing a value takes.
 //!
 //! This is the only unsafe code of the workspace. It adds thread-local additions to the system's
 //! allocator, and changes nothing else.
@@ -19,17 +18,25 @@ thread_local! {
     static HELD: Cell<isize> = const { Cell::new(0) };
     static PEAK: Cell<isize> = const { Cell::new(0) };
     static CEILING: Cell<isize> = const { Cell::new(isize::MAX) };
-    static NODES: Cell<isize> = const { Cell::new(0) };
-    static NODE_CEILING: Cell<isize> = const { Cell::new(isize::MAX) };
+    static WEIGHT: Cell<isize> = const { Cell::new(0) };
+    static WEIGHT_CEILING: Cell<isize> = const { Cell::new(isize::MAX) };
 }
 
-/// Sizes of the blocks that values nest in, aligned to 8: the box of an array or a map, and a
-/// closure or a shared cell.
-pub const NODE_SIZES: [usize; 2] = [24, 48];
+/// Sizes of blocks that values nest in, aligned to 8, and what each weighs: the box of an array or
+/// a map, and a shared cell; a closure. Texts are as large as closures, which weigh little for that.
+pub const NODES: [(usize, isize); 3] = [(24, 7), (48, 7), (40, 1)];
 
 #[inline]
 const fn node(size: usize, align: usize) -> isize {
-    (align == 8 && (size == NODE_SIZES[0] || size == NODE_SIZES[1])) as isize
+    if align != 8 {
+        0
+    } else if size == NODES[0].0 || size == NODES[1].0 {
+        NODES[0].1
+    } else if size == NODES[2].0 {
+        NODES[2].1
+    } else {
+        0
+    }
 }
 
 /// The system's allocator, counting. Set it with `#[global_allocator]`.
@@ -50,7 +57,7 @@ impl Measurement {
         PEAK.set(base);
         Self {
             base,
-            nodes: NODES.get(),
+            nodes: WEIGHT.get(),
         }
     }
 
@@ -61,18 +68,18 @@ impl Measurement {
             base.saturating_add(isize::try_from(count).unwrap_or(isize::MAX))
         };
         CEILING.set(above(self.base, bytes));
-        NODE_CEILING.set(above(self.nodes, nodes));
+        WEIGHT_CEILING.set(above(self.nodes, nodes));
     }
 
     /// Ends the watch.
     pub fn end(self) {
         CEILING.set(isize::MAX);
-        NODE_CEILING.set(isize::MAX);
+        WEIGHT_CEILING.set(isize::MAX);
     }
 
-    /// Blocks held now that values nest in.
+    /// The weight of the blocks held now that values nest in.
     pub fn nodes(self) -> u64 {
-        u64::try_from(NODES.get() - self.nodes).unwrap_or(0)
+        u64::try_from(WEIGHT.get() - self.nodes).unwrap_or(0)
     }
 
     /// Bytes held now, beyond those at the beginning.
@@ -89,15 +96,15 @@ impl Measurement {
 /// Whether this thread holds more than is watched for: cheap enough to be asked at each operation.
 #[inline]
 pub fn is_over() -> bool {
-    HELD.get() > CEILING.get() || NODES.get() > NODE_CEILING.get()
+    HELD.get() > CEILING.get() || WEIGHT.get() > WEIGHT_CEILING.get()
 }
 
 /// Calls something that may free what other threads allocated: that makes no room for this one.
 pub fn fenced<T>(body: impl FnOnce() -> T) -> T {
-    let (held, nodes) = (HELD.get(), NODES.get());
+    let (held, nodes) = (HELD.get(), WEIGHT.get());
     let value = body();
     HELD.set(HELD.get().max(held));
-    NODES.set(NODES.get().max(nodes));
+    WEIGHT.set(WEIGHT.get().max(nodes));
     value
 }
 
@@ -108,13 +115,13 @@ fn add(size: usize, align: usize) {
     if held > PEAK.get() {
         PEAK.set(held);
     }
-    NODES.set(NODES.get() + node(size, align));
+    WEIGHT.set(WEIGHT.get() + node(size, align));
 }
 
 #[inline]
 fn remove(size: usize, align: usize) {
     HELD.set(HELD.get() - size.cast_signed());
-    NODES.set(NODES.get() - node(size, align));
+    WEIGHT.set(WEIGHT.get() - node(size, align));
 }
 
 // SAFETY: each call is handed to `System` as it came, and its answer is given back as it is; the
@@ -167,11 +174,11 @@ mod tests {
     fn blocks_that_values_nest_in_are_counted_and_a_fence_keeps_what_was_held() {
         let measurement = Measurement::begin();
         let boxes: Vec<Box<[u64; 3]>> = (0..100).map(|_| Box::new([0; 3])).collect();
-        assert_eq!(measurement.nodes(), 100);
+        assert_eq!(measurement.nodes(), 700);
         measurement.watch(u64::MAX, 50);
         assert!(is_over());
         measurement.end();
         fenced(|| drop(boxes));
-        assert_eq!(measurement.nodes(), 100, "they do not make room");
+        assert_eq!(measurement.nodes(), 700, "they do not make room");
     }
 }

@@ -34,10 +34,11 @@ const HAND_OFF_AT: Duration = Duration::from_micros(300);
 const GROWTH: u64 = 256 << 10;
 /// Bytes of what one call of the SDK works on, from which on the clock had better tick.
 const HEAVY: usize = 32 << 10;
-/// Arrays, maps, closures and shared cells that a run may hold at once. A value can't be nested
-/// deeper than that, and none of the engine's walks over a value takes more than 1 KiB of stack a
-/// level: they all end within [`crate::STACK`].
-const MAX_NODES: u64 = 150_000;
+/// What the arrays, maps and shared cells (7 each) and the closures and texts (1 each) may weigh
+/// that a run holds at once: 150,000 of the former. A value can't be nested deeper than that, and
+/// none of the engine's walks over a value takes more than 170 bytes of stack a unit: they all end
+/// within [`crate::STACK`].
+const MAX_NODES: u64 = 1_050_000;
 /// Stack that the interpreter may have used at a look; the rest is for walks over values.
 const MAX_STACK: usize = 64 << 20;
 
@@ -302,5 +303,21 @@ pub(crate) fn hand_off() {
         // Blocks just long enough for the other thread to take the queue; then it is gone, and
         // this thread leaves the runtime when the run ends.
         tokio::task::block_in_place(|| std::thread::sleep(Duration::from_micros(50)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use picloud_counting_alloc::NODES;
+    use rhai::{Array, FnPtr, Map};
+
+    use super::*;
+
+    #[test]
+    fn whatever_values_nest_in_is_of_a_size_that_is_counted() {
+        let cell = 2 * size_of::<usize>() + size_of::<std::sync::RwLock<Dynamic>>();
+        let sizes = [size_of::<Array>(), cell, size_of::<FnPtr>()];
+        assert_eq!(NODES.map(|(size, _)| size), sizes);
+        assert_eq!(size_of::<Map>(), size_of::<Array>());
     }
 }
