@@ -16,6 +16,7 @@ pub mod schedule;
 pub mod schema;
 mod tree;
 pub mod units;
+mod windows;
 mod yaml;
 
 pub use load::{LoadCache, LoadOptions, Loaded, load};
@@ -23,3 +24,4 @@ pub use manifest::{SourceSettings, Window, app_name};
 pub use planner::{check_desired, plan};
 pub use review::Review;
 pub use tree::{EntryKind, MapTree, ReadError, TreeEntry, TreeReader};
+pub use windows::Opening;

@@ -155,7 +155,15 @@ impl GitRepository {
             .and_then(|object| object.peel_to_commit())
         {
             Ok(commit) => Ok(Some(commit_id(commit.id())?)),
-            Err(error) if matches!(error.code(), ErrorCode::NotFound | ErrorCode::InvalidSpec) => {
+            Err(error)
+                if matches!(
+                    error.code(),
+                    ErrorCode::NotFound
+                        | ErrorCode::InvalidSpec
+                        | ErrorCode::Ambiguous
+                        | ErrorCode::Peel
+                ) =>
+            {
                 Ok(None)
             }
             Err(error) => Err(error.into()),
@@ -177,6 +185,16 @@ impl GitRepository {
             author: format!("{name} <{address}>").replace('\0', "\u{fffd}"),
             message,
         })
+    }
+
+    /// A commit's signature and what it signs; `None`: there is none.
+    pub fn signature(&self, id: &CommitId) -> Result<Option<(Vec<u8>, Vec<u8>)>, GitError> {
+        let repository = self.repository.lock();
+        match repository.extract_signature(&Oid::from_str(id.as_str())?, None) {
+            Ok((signature, payload)) => Ok(Some((signature.to_vec(), payload.to_vec()))),
+            Err(error) if error.code() == ErrorCode::NotFound => Ok(None),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Whether `ancestor` is in the history of `commit`. A commit that isn't there is in none.

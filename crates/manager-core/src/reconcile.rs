@@ -1,35 +1,40 @@
 //! From a commit to what is live: a visible list of steps, each with its time.
 
+mod checks;
 mod contents;
 mod heal;
 mod known;
 mod work;
 
 use std::{
+    collections::BTreeMap,
     sync::Arc,
     time::{Duration, Instant},
 };
 
+use chrono::{DateTime, TimeDelta, Utc};
 use picloud_gitops_core::{
-    LoadCache, LoadOptions, Loaded, ReadError, Review, TreeReader, load, plan,
+    LoadCache, LoadOptions, Loaded, ReadError, Review, SourceSettings, TreeReader, load, plan,
     review::{Texts, wanted_texts},
 };
 use picloud_shared::{
-    BlobId, Clock, CommitId, EventSink, LiveEvent, Plan,
-    deployment::Deployment,
+    BlobId, Clock, CommitId, EventSink, LiveEvent, Plan, SourceName,
+    deployment::{Deployment, DeploymentStatus},
     plan::LiveVersion,
     script::{ScriptChecker, SecretChecker},
 };
 use picloud_store::{SourceRecord, Store, StoreError};
 use tokio::sync::{Mutex, Notify, broadcast, watch};
 
+pub use checks::Probe;
 use contents::MAX_SCRIPT;
 use known::Known;
 use work::Work;
 
 use crate::{
-    git::{GitError, GitRepository},
+    git::{GitError, GitRepository, LocalPath},
     origin::Origin,
+    signatures::{self, SignatureError, Signers},
     watch::Pause,
 };
 
@@ -94,6 +99,10 @@ pub struct DeployerOptions {
     pub finished: broadcast::Sender<Finished>,
     /// Is told of them, too, for whoever watches from outside.
     pub events: Arc<dyn EventSink>,
+    /// Requests the checks of apps; `None`: this process can't, and none are.
+    pub probe: Option<Arc<dyn Probe>>,
+    /// Whose signatures count, by source.
+    pub signers: Arc<BTreeMap<SourceName, Signers>>,
 }
 
 /// Deploys the commits of one source.
@@ -106,6 +115,10 @@ pub struct Deployer {
     known: Mutex<Option<Known>>,
     /// Somebody asked for a look at the head.
     kick: Notify,
+    /// The head that waits for a window, and until when.
+    waiting: parking_lot::Mutex<Option<(CommitId, DateTime<Utc>)>>,
+    /// A person chose another commit.
+    overtaken: Notify,
     /// Why nothing is deployed now.
     trouble: parking_lot::Mutex<Option<String>>,
     /// A look at the head that somebody waits for and that has not begun.
@@ -134,6 +147,8 @@ impl Deployer {
             cache: Arc::default(),
             known: Mutex::new(None),
             kick: Notify::new(),
+            waiting: parking_lot::Mutex::default(),
+            overtaken: Notify::new(),
             trouble: parking_lot::Mutex::default(),
             queued: parking_lot::Mutex::default(),
         })
@@ -161,6 +176,7 @@ impl Deployer {
 
     /// Deploys whatever becomes the branch's head, for ever: the newest commit, not each.
     pub async fn run(self: Arc<Self>) {
+        self.take_up().await;
         let mut backoff = Duration::from_millis(100);
         let mut watch = None;
         loop {
@@ -176,6 +192,7 @@ impl Deployer {
                     tokio::select! {
                         () = watching.changed() => {}
                         () = self.kick.notified() => {}
+                        () = self.window_opens() => {}
                     }
                 }
                 Err(_) => {
@@ -189,6 +206,45 @@ impl Deployer {
                 }
             }
         }
+    }
+
+    /// Takes up what an ended process left.
+    async fn take_up(&self) {
+        let store = &self.options.store;
+        if let Err(error) = store.settle_interrupted(self.source.id).await {
+            tracing::warn!(source = %self.source.name, %error, "an interrupted deployment is not settled yet");
+        }
+        if let Ok(Some(settings)) = store.source_settings(self.source.id).await
+            && let Ok(settings) = serde_json::from_value::<SourceSettings>(settings)
+        {
+            self.origin.declare_interval(settings.interval_ms);
+        }
+    }
+
+    /// Waits until the window opens that the head waits for.
+    async fn window_opens(&self) {
+        let until = self.waiting.lock().as_ref().map(|(_, until)| *until);
+        match until {
+            Some(until) => {
+                let left = until - self.options.clock.now();
+                tokio::time::sleep(left.to_std().unwrap_or_default()).await;
+            }
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Whether this head is known to wait still.
+    fn is_waiting(&self, head: &CommitId, source: &SourceRecord) -> bool {
+        let mut waiting = self.waiting.lock();
+        let still = waiting.as_ref().is_some_and(|(commit, until)| {
+            commit == head
+                && *until > self.options.clock.now()
+                && source.approved_commit.as_ref() != Some(head)
+        });
+        if !still {
+            *waiting = None;
+        }
+        still
     }
 
     /// Deploys the head, unless it was dealt with already. Gives the deployment, if one was made.
@@ -277,26 +333,41 @@ impl Deployer {
         let Some(head) = head.filter(|head| source.settled_head.as_ref() != Some(head)) else {
             return Ok(None);
         };
+        if self.is_waiting(&head, &source) {
+            return Ok(None);
+        }
         let target = Target {
             commit: head.clone(),
             head,
             chosen: false,
         };
-        self.deploy(&source, target, began, &repository, known)
-            .await
-            .map(Some)
+        let done = self
+            .deploy(&source, target, began, &repository, known)
+            .await?;
+        if done.status == DeploymentStatus::Waiting {
+            // Where the windows leave no time, they are looked at again each day.
+            let tomorrow = self.options.clock.now() + TimeDelta::days(1);
+            let until = done.waits_until.unwrap_or(tomorrow);
+            *self.waiting.lock() = Some((done.commit.clone(), until));
+        }
+        Ok(Some(done))
     }
 
     /// Makes a former commit's state live. The head stays as it is until a newer one comes, or the
     /// source is resumed.
     pub async fn rollback(&self, revision: &str) -> Result<Arc<Deployment>, DeployError> {
+        self.overtaken.notify_waiters();
         let mut known = self.known.lock().await;
         let began = Instant::now();
         let source = self.options.store.source(&self.source.name).await?;
         let source = source.ok_or_else(|| DeployError::Unexpected("the source is gone".into()))?;
-        let (repository, head) = self.head().await?;
-        let (git, wanted) = (Arc::clone(&repository), revision.to_owned());
-        let commit = blocking(move || git.resolve(&wanted)).await??;
+        // A remote that is away or slow doesn't keep a commit that is here.
+        let (mut repository, mut head) = self.open(self.origin.at_rest()?).await?;
+        let mut commit = resolve(&repository, revision).await?;
+        if commit.is_none() {
+            (repository, head) = self.head().await?;
+            commit = resolve(&repository, revision).await?;
+        }
         let commit = commit.ok_or_else(|| DeployError::NoSuchCommit(revision.to_owned()))?;
         let target = Target {
             head: head.unwrap_or_else(|| commit.clone()),
@@ -309,7 +380,13 @@ impl Deployer {
 
     /// Opens the repository, fetched where it is elsewhere, and reads the branch's head.
     async fn head(&self) -> Result<(Arc<GitRepository>, Option<CommitId>), DeployError> {
-        let path = self.origin.refresh().await?;
+        self.open(self.origin.refresh().await?).await
+    }
+
+    async fn open(
+        &self,
+        path: LocalPath,
+    ) -> Result<(Arc<GitRepository>, Option<CommitId>), DeployError> {
         let branch = self.origin.branch(&self.source).map(str::to_owned);
         let opened = blocking(move || {
             let repository = GitRepository::open(&path)?;
@@ -329,8 +406,31 @@ impl Deployer {
     ) -> Result<Arc<Deployment>, DeployError> {
         let mut work = Work::begin(self, source, target, began, repository).await?;
         let loaded = work.read(self, repository).await?;
+        if !work.verify(self, repository, &loaded).await? {
+            let deployment = work.end_without_apply(self).await?;
+            return Ok(self.tell(deployment));
+        }
         let deployment = work.reconcile(self, repository, &loaded, known).await?;
         Ok(self.tell(deployment))
+    }
+
+    /// Verifies a commit's signature where the commit itself, or the one that is live, asks for
+    /// it: an unsigned commit can't switch that off. Gives who signed.
+    pub(crate) async fn verify(
+        &self,
+        repository: &Arc<GitRepository>,
+        commit: &CommitId,
+        settings: &SourceSettings,
+    ) -> Result<Result<Option<String>, SignatureError>, DeployError> {
+        let live = self.options.store.source_settings(self.source.id).await?;
+        let live = live.is_some_and(|live| live["verify_signatures"] == true);
+        if !settings.verify_signatures && !live {
+            return Ok(Ok(None));
+        }
+        let signers = self.options.signers.get(&self.source.name);
+        let signers = signers.cloned().unwrap_or_default();
+        let (repository, commit) = (Arc::clone(repository), commit.clone());
+        blocking(move || signatures::verify(&repository, &commit, &signers).map(Some)).await
     }
 
     /// Waits until this process serves a version, within reason.
@@ -481,6 +581,14 @@ impl Deployer {
             loaded,
         ))
     }
+}
+
+async fn resolve(
+    repository: &Arc<GitRepository>,
+    revision: &str,
+) -> Result<Option<CommitId>, DeployError> {
+    let (git, wanted) = (Arc::clone(repository), revision.to_owned());
+    Ok(blocking(move || git.resolve(&wanted)).await??)
 }
 
 async fn blocking<T: Send + 'static>(

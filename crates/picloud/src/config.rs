@@ -2,11 +2,14 @@
 //! then defaults.
 
 use std::{
+    collections::BTreeMap,
     net::{IpAddr, SocketAddr, ToSocketAddrs},
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context, Result, anyhow, bail};
+use picloud_manager_core::Signers;
+use picloud_shared::SourceName;
 use serde::Deserialize;
 
 use crate::cli::{ExecutorMode, LogFormat, Role, ServerArgs};
@@ -36,6 +39,8 @@ pub struct ServerConfig {
     pub executor: Option<ExecutorMode>,
     /// Bytes of a webhook's delivery.
     pub webhook_max_body: usize,
+    /// Whose signatures of commits count, by source.
+    pub signers: BTreeMap<SourceName, Signers>,
     /// What this process does.
     pub roles: Roles,
 }
@@ -96,6 +101,18 @@ struct ConfigFile {
     http_allow_private: Option<bool>,
     executor: Option<ExecutorMode>,
     webhook_max_body: Option<String>,
+    #[serde(default)]
+    sources: BTreeMap<String, SourceFile>,
+}
+
+/// What the file says of a source.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SourceFile {
+    #[serde(default)]
+    allowed_signers: Vec<String>,
+    #[serde(default)]
+    gpg_keys: Vec<String>,
 }
 
 /// The data directory where none is named.
@@ -127,6 +144,7 @@ impl ServerConfig {
         let webhook_max_body = parse_size(max_body.as_deref())
             .map_err(|error| problems.push(error))
             .unwrap_or_default();
+        let signers = signers(file.sources, &mut problems);
         let (Some(listen), Some(base_domain), true) = (listen, base_domain, problems.is_empty())
         else {
             let lines: Vec<String> = problems
@@ -152,9 +170,46 @@ impl ServerConfig {
             executor: args.executor.or(file.executor),
             http_allow_private: allow_private().or(file.http_allow_private).unwrap_or(false),
             webhook_max_body,
+            signers,
             roles: Roles::ALL,
         })
     }
+}
+
+/// Checked for what is sure to be a mistake; the keys themselves are read by ssh-keygen and gpg.
+fn signers(
+    sources: BTreeMap<String, SourceFile>,
+    problems: &mut Vec<anyhow::Error>,
+) -> BTreeMap<SourceName, Signers> {
+    let mut all = BTreeMap::new();
+    for (name, file) in sources {
+        let Ok(source) = name.parse::<SourceName>() else {
+            problems.push(anyhow!("sources.{name}: this is no name of a source"));
+            continue;
+        };
+        for line in &file.allowed_signers {
+            if line.split_whitespace().count() < 3 || line.contains('\n') {
+                problems.push(anyhow!(
+                    "sources.{name}.allowed_signers: expected `NAME KEY-TYPE KEY`, as in `alice@example.com ssh-ed25519 AAAA…`; got {line:?}"
+                ));
+            }
+        }
+        if file
+            .gpg_keys
+            .iter()
+            .any(|key| !key.contains("BEGIN PGP PUBLIC KEY BLOCK"))
+        {
+            problems.push(anyhow!(
+                "sources.{name}.gpg_keys: expected armored keys, as `gpg --armor --export` prints them"
+            ));
+        }
+        let signers = Signers {
+            ssh: file.allowed_signers,
+            gpg: file.gpg_keys,
+        };
+        all.insert(source, signers);
+    }
+    all
 }
 
 fn read_file(path: &Path) -> Result<ConfigFile> {

@@ -10,6 +10,7 @@ pub mod data_dir;
 pub mod folder_tree;
 pub mod heartbeat;
 pub mod private_postgres;
+pub mod probe;
 pub mod server;
 pub mod terminal;
 

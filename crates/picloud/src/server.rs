@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use picloud_executor_core::{InProcessExecutor, RhaiChecker};
 use picloud_executor_process::{ProcessExecutor, ProcessOptions};
 use picloud_manager_core::{
-    AdminState, Deployer, DeployerOptions, DriftWatch, EventHub, HostingState, Sources,
+    AdminState, Deployer, DeployerOptions, DriftWatch, EventHub, HostingState, Probe, Sources,
     git::LocalPath, keys, pulls::Pulls, signals, webhooks::WebhookState, work_tree::WorkTree,
 };
 use picloud_orchestrator_core::{
@@ -33,6 +33,7 @@ use crate::{
     dashboard,
     data_dir::{DataDir, write_private},
     heartbeat,
+    probe::LoopbackProbe,
 };
 
 /// Stack of each thread that may run a script: address space, of which only what a deeply nested
@@ -132,7 +133,13 @@ impl Server {
         let (stop, stopped) = watch::channel(false);
         // Bound before anything waits: a kept snapshot answers while the database is asked.
         let listener = TcpListener::from_std(listener).context("cannot listen")?;
-        let url = format!("http://{}", listener.local_addr().context("cannot listen")?);
+        let address = listener.local_addr().context("cannot listen")?;
+        let url = format!("http://{address}");
+        let probe: Option<Arc<dyn Probe>> = match config.roles.orchestrator {
+            true => Some(Arc::new(LoopbackProbe::new(address)?)),
+            // The apps are served elsewhere.
+            false => None,
+        };
         let late = Arc::new(LateRouter::default());
         let ingress = Ingress::new(IngressOptions {
             base_domain: config.base_domain.clone(),
@@ -225,6 +232,8 @@ impl Server {
                 served: holder.watch(),
                 finished: tokio::sync::broadcast::channel(256).0,
                 events: Arc::clone(&events) as Arc<dyn EventSink>,
+                probe,
+                signers: Arc::new(config.signers.clone()),
             },
             data.path().to_owned(),
         );

@@ -48,9 +48,18 @@ pub struct Apply<'a> {
 #[derive(Debug, Clone, Default)]
 pub struct DesiredChange {
     /// Declared anew, or differently.
-    pub put: Vec<Arc<AppSpec>>,
+    pub put: Vec<Declared>,
     /// Not declared any more.
     pub removed: Vec<AppName>,
+}
+
+/// An app as it is declared.
+#[derive(Debug, Clone)]
+pub struct Declared {
+    /// What is declared.
+    pub spec: Arc<AppSpec>,
+    /// Where the app is kept back, if it is.
+    pub pinned_commit: Option<CommitId>,
 }
 
 /// A content, by the id that git gives it.
@@ -390,12 +399,12 @@ impl Writer {
                 .desired
                 .put
                 .iter()
-                .map(|spec| json!({ "name": spec.name, "spec": spec }))
+                .map(|app| json!({ "name": app.spec.name, "spec": app.spec, "pinned": app.pinned_commit }))
                 .collect();
             sqlx::query!(
                 "INSERT INTO desired_apps (source_id, name, app_id, pinned_commit, spec)
-                 SELECT $1, new.name, a.id, a.pinned_commit, new.spec::json
-                 FROM jsonb_to_recordset($2) AS new (name text, spec jsonb)
+                 SELECT $1, new.name, a.id, new.pinned, new.spec::json
+                 FROM jsonb_to_recordset($2) AS new (name text, spec jsonb, pinned text)
                  JOIN apps a ON a.name = new.name
                  ON CONFLICT (source_id, name) DO UPDATE SET app_id = EXCLUDED.app_id,
                      pinned_commit = EXCLUDED.pinned_commit, spec = EXCLUDED.spec",

@@ -131,10 +131,11 @@ impl Store {
     /// Writes how long a deployment took, once it is served.
     pub async fn finish_deployment(&self, deployment: &Deployment) -> Result<(), StoreError> {
         sqlx::query!(
-            "UPDATE deployments SET duration_ms = $2, steps = $3 WHERE id = $1",
+            "UPDATE deployments SET duration_ms = $2, steps = $3, status = $4 WHERE id = $1",
             deployment.id.0,
             deployment.duration_ms,
             json(&deployment.steps) as _,
+            deployment.status.as_str(),
         )
         .execute(self.pool())
         .await?;
@@ -193,5 +194,52 @@ impl Store {
             cursor: None,
         };
         Ok(self.deployments(Some(source), &query).await?.items.pop())
+    }
+
+    /// The deployment of this commit that is held, or waits.
+    pub async fn pending_deployment(
+        &self,
+        source: SourceId,
+        commit: &CommitId,
+    ) -> Result<Option<DeploymentId>, StoreError> {
+        let id = sqlx::query_scalar!(
+            "SELECT id FROM deployments
+             WHERE source_id = $1 AND commit = $2 AND status IN ('held', 'waiting')
+             ORDER BY id DESC LIMIT 1",
+            source.0,
+            commit.as_str(),
+        )
+        .fetch_optional(self.pool())
+        .await?;
+        Ok(id.map(Into::into))
+    }
+
+    /// Whether this commit of the source was live at some time.
+    pub async fn was_applied(
+        &self,
+        source: SourceId,
+        commit: &CommitId,
+    ) -> Result<bool, StoreError> {
+        let found = sqlx::query_scalar!(
+            r#"SELECT EXISTS (SELECT FROM deployments
+                 WHERE source_id = $1 AND commit = $2 AND generation IS NOT NULL) AS "found!""#,
+            source.0,
+            commit.as_str(),
+        )
+        .fetch_one(self.pool())
+        .await?;
+        Ok(found)
+    }
+
+    /// Deployments whose checks were under way when the process ended are what was applied.
+    pub async fn settle_interrupted(&self, source: SourceId) -> Result<(), StoreError> {
+        sqlx::query!(
+            "UPDATE deployments SET status = 'synced'
+             WHERE source_id = $1 AND status = 'applying' AND generation IS NOT NULL",
+            source.0
+        )
+        .execute(self.pool())
+        .await?;
+        Ok(())
     }
 }

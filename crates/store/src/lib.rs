@@ -37,7 +37,7 @@ use sqlx::{
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 
-pub use apply::{Applied, Apply, ApplyError, Blob, DesiredChange};
+pub use apply::{Applied, Apply, ApplyError, Blob, Declared, DesiredChange};
 pub use error::StoreError;
 pub use listen::{Notification, Notifications, Signal, Signals};
 pub use page::Page;

@@ -233,4 +233,15 @@ impl Store {
         .await?;
         Ok(())
     }
+
+    /// What `picloud.yaml` says at the commit that is live.
+    pub async fn source_settings(&self, id: SourceId) -> Result<Option<Value>, StoreError> {
+        let settings = sqlx::query_scalar!(
+            r#"SELECT settings AS "settings: Value" FROM sources WHERE id = $1"#,
+            id.0
+        )
+        .fetch_optional(self.pool())
+        .await?;
+        Ok(settings.flatten())
+    }
 }

@@ -161,9 +161,6 @@ fn sync(node: &Node, report: &mut Report<'_>, settings: &mut SourceSettings) {
             "verify_signatures" => {
                 let verify = report.boolean(node, "verify_signatures");
                 settings.verify_signatures = verify.unwrap_or(false);
-                if settings.verify_signatures {
-                    report.not_yet(key);
-                }
             }
             _ => {}
         }

@@ -69,11 +69,18 @@ pub(super) async fn approve(
     let id: DeploymentId = id.parse().map_err(|_| Problem::not_found("deployment"))?;
     let found = state.store.deployment(id).await?;
     let deployment = found.ok_or_else(|| Problem::not_found("deployment"))?;
-    if deployment.status != DeploymentStatus::Held {
+    let pending = matches!(
+        deployment.status,
+        DeploymentStatus::Held | DeploymentStatus::Waiting
+    );
+    if !pending {
         return Err(Problem::new(
             StatusCode::CONFLICT,
             "not_held",
-            format!("the deployment is {}, not held", deployment.status.as_str()),
+            format!(
+                "the deployment is {}: it neither is held nor waits",
+                deployment.status.as_str()
+            ),
         ));
     }
     let source = super::sources::find(&state, deployment.source.as_str()).await?;

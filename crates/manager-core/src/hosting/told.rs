@@ -109,9 +109,15 @@ async fn plan(
     let (repository, commit, prefix) = opened
         .await
         .map_err(|error| DeployError::Unexpected(error.to_string()))??;
-    let (plan, loaded) = deployer
+    let (plan, mut loaded) = deployer
         .plan_commit(Arc::clone(&repository), commit.tree, prefix)
         .await?;
+    let signed = deployer
+        .verify(&repository, &commit.id, &loaded.settings)
+        .await?;
+    loaded
+        .diagnostics
+        .extend(signed.err().map(|error| error.finding()));
     let review = deployer.review(&plan, &loaded, repository).await?;
     let findings = &review.errors;
     let shown = &findings[..findings.len().min(MAX_SHOWN)];
@@ -191,7 +197,13 @@ async fn deploy(
 ) -> Result<Option<Arc<Deployment>>, DeployError> {
     let made = deploy_once(state, deployer).await?;
     match &made {
-        Some(held) if approve && held.status == DeploymentStatus::Held => {
+        Some(held)
+            if approve
+                && matches!(
+                    held.status,
+                    DeploymentStatus::Held | DeploymentStatus::Waiting
+                ) =>
+        {
             state
                 .store
                 .approve_commit(deployer.source().id, &held.commit)
@@ -250,7 +262,14 @@ fn outcome(deployment: &Deployment) -> String {
             deployment.id
         ),
         DeploymentStatus::Waiting => {
-            format!("warning: {commit} waits for its time to be deployed\n{why}")
+            let until = deployment.waits_until.map_or_else(
+                || "its windows leave no time".to_owned(),
+                |until| format!("it is deployed at {}", until.to_rfc3339()),
+            );
+            format!(
+                "warning: {commit} waits for a window to open: {until}\nhint: let it go now with `picloud approve {}`, or push with -o approve\n{why}",
+                deployment.id
+            )
         }
         DeploymentStatus::Partial => format!(
             "warning: {commit} is live in part{took}: {changes}\n{why}"

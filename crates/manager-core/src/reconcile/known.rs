@@ -9,7 +9,7 @@ use picloud_shared::{
     drift::DesiredApp,
     plan::{AppAction, LiveApp, LiveState},
 };
-use picloud_store::{Applied, DesiredChange, Store, StoreError};
+use picloud_store::{Applied, Declared, DesiredChange, Store, StoreError};
 
 /// Live, and what the last applied commit of the source declares.
 pub(super) struct Known {
@@ -88,7 +88,12 @@ impl Known {
             gone && !loaded.desired.apps.contains_key(*name)
         });
         DesiredChange {
-            put: put.map(|(_, spec)| Arc::clone(spec)).collect(),
+            put: put
+                .map(|(_, spec)| Declared {
+                    spec: Arc::clone(spec),
+                    pinned_commit: None,
+                })
+                .collect(),
             removed: removed.cloned().collect(),
         }
     }
@@ -138,14 +143,14 @@ impl Known {
         for name in &desired.removed {
             self.desired.remove(name);
         }
-        for spec in &desired.put {
-            let id = self.live.apps.get(&spec.name).map(|app| app.id)?;
+        for declared in &desired.put {
+            let name = &declared.spec.name;
             let app = DesiredApp {
-                id,
-                pinned_commit: None,
-                spec: Arc::clone(spec),
+                id: self.live.apps.get(name).map(|app| app.id)?,
+                pinned_commit: declared.pinned_commit.clone(),
+                spec: Arc::clone(&declared.spec),
             };
-            self.desired.insert(spec.name.clone(), app);
+            self.desired.insert(name.clone(), app);
         }
         for name in plan.kept.iter().chain(&plan.released) {
             if let (Some(app), Some(live)) = (self.desired.get_mut(name), self.live.apps.get(name))

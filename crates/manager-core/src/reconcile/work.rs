@@ -1,12 +1,18 @@
 //! One commit on its way from git to what is live.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Instant,
+};
 
-use picloud_gitops_core::{LoadOptions, Loaded, check_desired, load, plan};
+use chrono::{DateTime, Utc};
+use picloud_gitops_core::{LoadOptions, Loaded, Opening, check_desired, load, plan};
 use picloud_shared::{
-    DeploymentId, Diagnostic, Plan,
+    AppName, AppSpec, DeploymentId, Diagnostic, Plan,
     app::to_value,
     deployment::{Deployment, DeploymentReason, DeploymentStatus, StepTiming},
+    drift::DesiredApp,
     plan::{AppAction, LiveState, LiveVersion},
 };
 use picloud_store::{Apply, ApplyError, SourceRecord};
@@ -41,8 +47,9 @@ impl Work {
         let (git, id, before) = (
             Arc::clone(repository),
             target.commit.clone(),
-            previous
-                .clone()
+            // The head that was dealt with, also where it isn't what is live.
+            (source.settled_head.clone())
+                .or_else(|| previous.clone())
                 .filter(|_| !target.chosen && deployer.origin.has_history()),
         );
         let read = blocking(move || {
@@ -57,16 +64,10 @@ impl Work {
         let clock = &deployer.options.clock;
         let approved = source.approved_commit.as_ref() == Some(&target.commit);
         // What was held or waits is the same deployment when it goes on.
-        let earlier = deployer.options.store.last_deployment(&source.name).await?;
-        let earlier = earlier.filter(|last| {
-            let pending = matches!(
-                last.status,
-                DeploymentStatus::Held | DeploymentStatus::Waiting
-            );
-            pending && last.commit == target.commit
-        });
+        let store = &deployer.options.store;
+        let earlier = store.pending_deployment(source.id, &target.commit).await?;
         let deployment = Deployment {
-            id: earlier.map_or_else(|| DeploymentId(clock.new_id()), |last| last.id),
+            id: earlier.unwrap_or_else(|| DeploymentId(clock.new_id())),
             source: source.name.clone(),
             commit: target.commit.clone(),
             previous_commit: previous,
@@ -173,12 +174,26 @@ impl Work {
                 self.deployment.changes.clear();
                 return self.end_without_apply(deployer).await;
             }
+            if let Some(until) = self.waits(deployer, loaded) {
+                self.deployment.status = DeploymentStatus::Waiting;
+                self.deployment.waits_until = until;
+                return self.end_without_apply(deployer).await;
+            }
             if self.removes_too_much(deployer, loaded, &current.live, &plan) {
                 self.deployment.status = DeploymentStatus::Held;
                 return self.end_without_apply(deployer).await;
             }
             let blobs = contents(store, repository, &plan, &current.live.edited).await?;
             let desired = current.change(loaded, &plan);
+            let checks = deployer.checks(&plan);
+            let outcome = self.deployment.status;
+            if !checks.is_empty() {
+                self.deployment.status = DeploymentStatus::Applying;
+            }
+            let before: BTreeMap<AppName, DesiredApp> = checks
+                .iter()
+                .filter_map(|(name, _)| Some((name.clone(), current.desired.get(name)?.clone())))
+                .collect();
             let applied = store
                 .apply(Apply {
                     source: deployer.source.id,
@@ -196,11 +211,15 @@ impl Work {
             match applied {
                 Ok(applied) => {
                     self.done("apply");
-                    let version = applied.version;
                     *known = known
                         .take()
                         .and_then(|known| known.after(&plan, &desired, &applied, &self.deployment));
-                    return self.publish(deployer, version).await;
+                    self.publish(deployer, applied.version).await;
+                    self.deployment.status = outcome;
+                    if !checks.is_empty() {
+                        self.check(deployer, &checks, &before, known).await?;
+                    }
+                    return self.end(deployer).await;
                 }
                 Err(ApplyError::ParentChanged) => *known = None,
                 Err(ApplyError::Store(error)) => return Err(error.into()),
@@ -209,6 +228,47 @@ impl Work {
         Err(DeployError::Unexpected(
             "the live state changes faster than a plan can be made".to_owned(),
         ))
+    }
+
+    /// Whether this commit waits for a window to open, and until when; `None` inside: the windows
+    /// leave no time. What a person chose or let go doesn't wait.
+    fn waits(&self, deployer: &Deployer, loaded: &Loaded) -> Option<Option<DateTime<Utc>>> {
+        if self.approved || self.target.chosen || !deployer.origin.has_history() {
+            return None;
+        }
+        match loaded.settings.opening(deployer.options.clock.now()) {
+            Opening::Open => None,
+            Opening::At(time) => Some(Some(time)),
+            Opening::Never => Some(None),
+        }
+    }
+
+    /// Verifies who signed the commit, where that is asked for. An unsigned one ends here.
+    pub(super) async fn verify(
+        &mut self,
+        deployer: &Deployer,
+        repository: &Arc<GitRepository>,
+        loaded: &Loaded,
+    ) -> Result<bool, DeployError> {
+        let store = &deployer.options.store;
+        let source = deployer.source.id;
+        if self.target.chosen && store.was_applied(source, &self.commit.id).await? {
+            return Ok(true);
+        }
+        let verified = deployer
+            .verify(repository, &self.commit.id, &loaded.settings)
+            .await?;
+        match verified {
+            Ok(signed_by) => {
+                self.deployment.signed_by = signed_by;
+                Ok(true)
+            }
+            Err(error) => {
+                self.deployment.status = DeploymentStatus::Failed;
+                self.deployment.errors = vec![error.finding()];
+                Ok(false)
+            }
+        }
     }
 
     /// Whether this commit needs a person's word: it would remove all apps of the source, or more
@@ -238,10 +298,15 @@ impl Work {
     }
 
     /// Records what was decided; nothing of the commit becomes live.
-    async fn end_without_apply(mut self, deployer: &Deployer) -> Result<Deployment, DeployError> {
+    pub(super) async fn end_without_apply(
+        mut self,
+        deployer: &Deployer,
+    ) -> Result<Deployment, DeployError> {
         self.deployment.duration_ms = Some(self.began.elapsed().as_secs_f64() * 1000.0);
         // Another commit than the head was chosen by a person, who is told.
-        let head = (!self.target.chosen).then_some(&self.target.head);
+        // One that waits is looked at again when its time comes.
+        let settled = !self.target.chosen && self.deployment.status != DeploymentStatus::Waiting;
+        let head = settled.then_some(&self.target.head);
         deployer
             .options
             .store
@@ -250,14 +315,42 @@ impl Work {
         Ok(self.deployment)
     }
 
-    async fn publish(
-        mut self,
-        deployer: &Deployer,
-        version: LiveVersion,
-    ) -> Result<Deployment, DeployError> {
+    async fn publish(&mut self, deployer: &Deployer, version: LiveVersion) {
         self.deployment.generation = Some(version.generation);
         deployer.served(version).await;
         self.done("publish");
+    }
+
+    /// Requests the checks of what changed, and puts back the apps that answer otherwise.
+    async fn check(
+        &mut self,
+        deployer: &Deployer,
+        checks: &[(AppName, Arc<AppSpec>)],
+        before: &BTreeMap<AppName, DesiredApp>,
+        known: &mut Option<Known>,
+    ) -> Result<(), DeployError> {
+        let failed = deployer.failing(checks).await;
+        self.done("check");
+        if failed.is_empty() {
+            return Ok(());
+        }
+        let apps: BTreeSet<AppName> = failed
+            .iter()
+            .filter_map(|finding| finding.app.clone())
+            .collect();
+        self.deployment.errors.extend(failed);
+        let current = known::current(&deployer.options.store, deployer.source.id, known).await?;
+        let head = self.target.head.clone();
+        let version = deployer
+            .go_back(&mut self.deployment, &head, &apps, before, current)
+            .await?;
+        *known = None;
+        self.publish(deployer, version).await;
+        Ok(())
+    }
+
+    /// Records what became of it.
+    async fn end(mut self, deployer: &Deployer) -> Result<Deployment, DeployError> {
         self.deployment.duration_ms = Some(self.began.elapsed().as_secs_f64() * 1000.0);
         deployer
             .options

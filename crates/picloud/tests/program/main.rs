@@ -4,6 +4,7 @@ mod attacks;
 mod cluster;
 mod crashes;
 mod delivery;
+mod deploys;
 mod drift;
 mod files;
 mod hostile;

@@ -160,6 +160,14 @@ impl Server {
         Self::on(data, repository, None)
     }
 
+    /// Starts one with a configuration file.
+    pub(crate) fn start_with_config(repository: &Path, config: &str) -> Self {
+        let data = reachable_folder();
+        let mut command = command(&data, repository);
+        command.args(["--config", config]);
+        Self::run(data, command)
+    }
+
     /// Its hosted repository, with the credentials of a key, the owner's if none is named.
     pub(crate) fn remote(&self, key: Option<&str>) -> String {
         let key = key.unwrap_or(&self.token);
