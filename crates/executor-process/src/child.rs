@@ -82,7 +82,7 @@ fn invocation(run: Run, body: Bytes, apps: &Apps) -> Option<Invocation> {
             params,
             headers,
             client_ip,
-        } => Input::Request(Box::new(RequestData {
+        } => Input::Request(Arc::new(RequestData {
             method: Method::from_bytes(method.as_bytes()).ok()?,
             uri: uri.parse::<Uri>().ok()?,
             path_offset,

@@ -150,7 +150,7 @@ impl Ingress {
             Place::Health => whole(text(StatusCode::OK, "ok\n")),
             Place::Ready => self.ready(),
             Place::Metrics => whole(metrics::response(self, &self.gauges().await)),
-            Place::Platform => self.platform(request, peer).await,
+            Place::Platform => self.platform(request, client.peer).await,
             Place::Nothing => whole(problem(
                 StatusCode::NOT_FOUND,
                 "not_found",
