@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs what building, testing and running PiCloud needs and this machine lacks. Silent and
-# quick where nothing is missing. `--bench` adds what the benchmark needs.
+# quick where nothing is missing. `--bench` adds what the benchmark needs, `--test` what the tests
+# need: a browser.
 set -euo pipefail
 
 say() { printf 'install-dependencies: %s\n' "$*" >&2; }
@@ -26,8 +27,14 @@ fi
 packages=()
 have_postgres || packages+=(postgresql)
 have curl || packages+=(curl)
+# The dashboard is built with Node.js 20; without it the program is built all the same.
+offered=$(apt-cache policy nodejs 2>/dev/null | sed -n 's/.*Candidate: \([0-9]*\).*/\1/p' || true)
+have npm || [ "${offered:-0}" -lt 20 ] || packages+=(nodejs npm)
 if [ "${1:-}" = --bench ]; then
     have wrk || packages+=(wrk)
+fi
+if [ "${1:-}" = --test ]; then
+    have chromium || have chromium-browser || have google-chrome || packages+=(chromium)
 fi
 [ ${#packages[@]} -gt 0 ] || exit 0
 

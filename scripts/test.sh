@@ -2,8 +2,7 @@
 # Everything that has to pass: formatting, then all tests. The test runner's summary comes last.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-scripts/install-dependencies.sh
-
+scripts/install-dependencies.sh --test
 
 echo "test: formatting"
 if cargo fmt --version >/dev/null 2>&1; then
@@ -17,6 +16,12 @@ echo "test: building (a cold build takes about four minutes on two cores)"
 cargo build --workspace --all-targets --locked
 echo "test: documentation examples"
 cargo test --workspace --doc --locked --quiet
+if command -v npm >/dev/null 2>&1; then
+    echo "test: the dashboard, in a browser (about a minute)"
+    dashboard/e2e/run.sh
+else
+    echo "test: the dashboard is left out: npm is not here"
+fi
 echo "test: running (the program's own tests start real servers and take about a minute)"
 if cargo nextest --version >/dev/null 2>&1; then
     exec cargo nextest run --workspace --locked --no-fail-fast

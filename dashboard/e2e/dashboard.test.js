@@ -56,7 +56,7 @@ test('a wrong key is refused at the field, and the right one leaves nothing in t
 	const window = await Window.open(browser, server);
 	const { page } = window;
 	await page.goto('/dashboard/runs?app=shop');
-	await page.waitForURL(/sign-in\?next=/);
+	await page.waitForURL(/sign-in\?next=/, { waitUntil: 'commit' });
 	const key = page.getByLabel('Key');
 	await key.fill('pic_wrong');
 	await page.getByRole('button', { name: 'Sign in' }).click();
@@ -67,7 +67,7 @@ test('a wrong key is refused at the field, and the right one leaves nothing in t
 	await window.picture('sign-in');
 	await key.fill(server.key);
 	await page.keyboard.press('Enter');
-	await page.waitForURL(/\/dashboard\/runs\?app=shop$/);
+	await page.waitForURL(/\/dashboard\/runs\?app=shop$/, { waitUntil: 'commit' });
 	await window.settled();
 	const kept = await page.evaluate(() => JSON.stringify([{ ...localStorage }, { ...sessionStorage }, document.cookie]));
 	assert.ok(!kept.includes('pic_') && !kept.includes('ses_'), kept);
@@ -75,9 +75,9 @@ test('a wrong key is refused at the field, and the right one leaves nothing in t
 	assert.equal(cookies.length, 1);
 	assert.ok(cookies[0].httpOnly && cookies[0].sameSite === 'Strict', JSON.stringify(cookies));
 	await page.getByRole('button', { name: 'Sign out' }).click();
-	await page.waitForURL(/sign-in$/);
+	await page.waitForURL(/sign-in$/, { waitUntil: 'commit' });
 	await page.goto('/dashboard/keys');
-	await page.waitForURL(/sign-in\?next=%2Fkeys$/);
+	await page.waitForURL(/sign-in\?next=%2Fkeys$/, { waitUntil: 'commit' });
 	await window.close();
 });
 
@@ -140,15 +140,17 @@ test('pages are files of the server alone, compressed, kept, and framed by nobod
 
 test('the first page is light', async () => {
 	const window = await Window.open(browser, server);
-	let script = 0;
-	await window.signIn();
-	window.page.on('response', async (response) => {
-		if (response.url().endsWith('.js')) script += (await response.request().sizes()).responseBodySize;
+	const answer = await window.context.request.post('/api/v1/admin/session', { data: { key: server.key } });
+	assert.equal(answer.status(), 201);
+	const scripts = [];
+	window.page.on('response', (response) => {
+		if (response.url().endsWith('.js')) scripts.push(response.request().sizes());
 	});
-	await window.context.clearCookies({ name: 'none' });
-	await window.page.goto('/dashboard/', { waitUntil: 'networkidle' }).catch(() => {});
-	await window.settled();
-	assert.ok(script < 200_000, `${script} bytes of script`);
+	await window.show('/');
+	await window.page.getByRole('link', { name: 'shop', exact: true }).waitFor();
+	const bytes = (await Promise.all(scripts)).reduce((sum, sizes) => sum + sizes.responseBodySize, 0);
+	assert.ok(scripts.length > 5 && bytes < 200_000, `${bytes} bytes of script in ${scripts.length} files`);
+	assert.ok(bytes > 10_000, `${bytes} bytes of script are too few to be true`);
 	await window.close();
 });
 
@@ -234,6 +236,8 @@ test('a cron trigger is checked as one writes, made, seen as drift, and healed',
 	await page.getByText('No drift').waitFor();
 	const left = await server.api('GET', '/apps/shop/triggers');
 	assert.deepEqual(left.items.map((trigger) => trigger.name).sort(), ['nightly', 'ordered']);
+	// The browser itself notes each refusal of what was written wrongly above, and nothing else is there.
+	owner.forgive(/status of 422/);
 	owner.assertQuiet('the cron form and drift');
 });
 
@@ -244,7 +248,7 @@ test('a failed run shows its line, its logs and its cause; it is replayed', asyn
 	const marked = page.locator('.line.marked');
 	await marked.waitFor();
 	assert.match(await marked.innerText(), /item\.price \* 1\.077/);
-	await page.getByText('a visitor').waitFor();
+	await page.getByRole('region', { name: 'Log lines' }).getByText('a visitor').waitFor();
 	await owner.picture('run');
 	const before = (await server.api('GET', '/runs?app=shop&limit=200')).items.length;
 	await page.getByRole('button', { name: 'Replay' }).click();

@@ -1,4 +1,5 @@
 import { api, ApiError, type Run } from '$lib/api';
+import { field } from '$lib/json';
 
 /** As deep as a chain of events gets before it is cut. */
 const DEPTH = 16;
@@ -32,7 +33,6 @@ export async function attempts(run: Run, signal: AbortSignal): Promise<Run[]> {
 
 /** The same on every attempt. */
 export function eventId(run: Run): string | undefined {
-	const event = run.event;
-	if (event === null || typeof event !== 'object' || Array.isArray(event)) return undefined;
-	return typeof event?.id === 'string' ? event.id : undefined;
+	const id = field(run.event, 'id');
+	return typeof id === 'string' ? id : undefined;
 }

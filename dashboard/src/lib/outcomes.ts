@@ -1,4 +1,4 @@
-import type { Deployment } from '$lib/api';
+import type { Deployment, Diagnostic } from '$lib/api';
 import { plural } from '$lib/format';
 
 /** What a deployment did to each app that it touched. */
@@ -27,4 +27,14 @@ export function outcomes(deployment: Deployment): Outcome[] {
 			words: plural(changes.get(app) ?? 0, 'change')
 		};
 	});
+}
+
+/** How many errors and warnings there are, in words. */
+export function findings(of: Diagnostic[]): { words: string; bad: boolean }[] {
+	const warnings = of.filter((one) => one.severity === 'warning').length;
+	const errors = of.length - warnings;
+	return [
+		...(errors > 0 ? [{ words: plural(errors, 'error'), bad: true }] : []),
+		...(warnings > 0 ? [{ words: plural(warnings, 'warning'), bad: false }] : [])
+	];
 }

@@ -1,31 +1,21 @@
-import type { Json } from '$lib/api';
 import { duration } from '$lib/format';
+import { field } from '$lib/json';
 
 /** Who may call a route. */
-export function authWords(auth: Json | undefined): string {
+export function authWords(auth: unknown): string {
 	if (auth === null || auth === undefined || auth === 'none') return 'anyone';
 	if (auth === 'key') return 'a key';
-	if (typeof auth === 'object' && !Array.isArray(auth)) {
-		const signature = auth.signature;
-		if (signature && typeof signature === 'object' && !Array.isArray(signature)) {
-			return `signature (${String(signature.scheme ?? 'hmac')})`;
-		}
-	}
-	return JSON.stringify(auth);
+	const scheme = field(field(auth, 'signature'), 'scheme');
+	return typeof scheme === 'string' ? `signature (${scheme})` : JSON.stringify(auth);
 }
 
 /** How often one address may call it. */
-export function rateWords(limit: Json | undefined): string {
+export function rateWords(limit: unknown): string {
 	if (limit === null || limit === undefined) return '—';
-	if (typeof limit === 'string') return limit;
-	if (typeof limit === 'object' && !Array.isArray(limit)) {
-		const requests = limit.requests ?? limit.count ?? limit.limit;
-		const ms = limit.per_ms ?? limit.window_ms ?? limit.period_ms;
-		if (typeof requests === 'number' && typeof ms === 'number') {
-			return `${requests} in ${duration(ms)}`;
-		}
-	}
-	return JSON.stringify(limit);
+	const requests = field(limit, 'requests');
+	const ms = field(limit, 'window_ms');
+	if (typeof requests === 'number' && typeof ms === 'number') return `${requests} in ${duration(ms)}`;
+	return typeof limit === 'string' ? limit : JSON.stringify(limit);
 }
 
 /** The names in a pattern: `/entries/{id}/{*rest}` has `id` and `rest`. */

@@ -1,22 +1,25 @@
 /** The admin API, one function an operation. */
 import { http, path, type Query } from './http';
 import type {
+	Accepted,
 	App,
+	AppDrift,
 	AuditEntry,
+	CronTrigger,
 	DeadLetter,
 	Deployment,
-	DriftItem,
+	Drift,
 	EnvVariable,
+	Healed,
 	Instance,
-	Json,
 	Key,
+	KeyBody,
 	List,
 	Me,
 	NewKey,
 	Preview,
 	Route,
 	Run,
-	Scope,
 	Script,
 	ScriptText,
 	Session,
@@ -40,14 +43,6 @@ export interface RunFilter {
 	trigger?: string | undefined;
 	since?: string | undefined;
 	until?: string | undefined;
-}
-
-export interface CronTrigger {
-	name: string;
-	script: string;
-	schedule: string;
-	timezone: string;
-	enabled: boolean;
 }
 
 type Signal = AbortSignal | undefined;
@@ -88,8 +83,9 @@ export const api = {
 	env: (app: string, signal?: Signal) =>
 		http.get<List<EnvVariable>>(path`/apps/${app}/env`, {}, signal),
 	drift: (app: string, signal?: Signal) =>
-		http.get<{ items: DriftItem[] }>(path`/apps/${app}/drift`, {}, signal),
-	heal: (app: string) => http.post<void>(path`/apps/${app}/heal`),
+		http.get<Drift>(path`/apps/${app}/drift`, {}, signal),
+	drifts: (page: Page, signal?: Signal) => http.get<List<AppDrift>>('/drift', query(page), signal),
+	heal: (app: string) => http.post<Healed>(path`/apps/${app}/heal`),
 
 	triggers: (app: string, signal?: Signal) =>
 		http.get<List<Trigger>>(path`/apps/${app}/triggers`, {}, signal),
@@ -100,28 +96,25 @@ export const api = {
 	deleteTrigger: (app: string, name: string) =>
 		http.delete<void>(path`/apps/${app}/triggers/${name}`),
 	fire: (app: string, name: string) =>
-		http.post<{ event: string }>(path`/apps/${app}/triggers/${name}/fire`),
+		http.post<Accepted>(path`/apps/${app}/triggers/${name}/fire`),
 	schedule: (expression: string, timezone: string, n: number, signal?: Signal) =>
 		http.get<Preview>('/schedule', { expression, timezone, n }, signal),
 
 	runs: (filter: RunFilter & Page, signal?: Signal) =>
 		http.get<List<Run>>('/runs', query(filter), signal),
 	run: (id: string, signal?: Signal) => http.get<Run>(path`/runs/${id}`, {}, signal),
-	replay: (id: string) => http.post<{ run?: string; event?: string }>(path`/runs/${id}/replay`),
-	invoke: (app: string, script: string, payload: Json) =>
-		http.post<Run>(path`/apps/${app}/invoke`, { script, payload }),
+	replay: (id: string) => http.post<Accepted>(path`/runs/${id}/replay`),
 
 	stats: (filter: { app?: string | undefined; window: string }, signal?: Signal) =>
 		http.get<Stats>('/stats', query(filter), signal),
 
 	deadLetters: (filter: { app?: string | undefined } & Page, signal?: Signal) =>
 		http.get<List<DeadLetter>>('/dead-letters', query(filter), signal),
-	redrive: (id: string) => http.post<void>(path`/dead-letters/${id}/redrive`),
+	redrive: (id: string) => http.post<Accepted>(path`/dead-letters/${id}/redrive`),
 	discard: (id: string) => http.delete<void>(path`/dead-letters/${id}`),
 
 	keys: (page: Page, signal?: Signal) => http.get<List<Key>>('/keys', query(page), signal),
-	createKey: (key: { name: string; scopes: Scope[]; app: string | null; expires_at: string | null }) =>
-		http.post<NewKey>('/keys', key),
+	createKey: (key: KeyBody) => http.post<NewKey>('/keys', key),
 	revokeKey: (id: string) => http.delete<void>(path`/keys/${id}`),
 
 	audit: (
