@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what building, testing and running PiCloud needs and this machine lacks. Silent and
 # quick where nothing is missing. `--bench` adds what the benchmark needs, `--test` what the tests
-# need: a browser.
+# need: a browser, and Caddy.
 set -euo pipefail
 
 say() { printf 'install-dependencies: %s\n' "$*" >&2; }
@@ -36,6 +36,12 @@ fi
 if [ "${1:-}" = --test ]; then
     have chromium || have chromium-browser || have google-chrome || packages+=(chromium)
 fi
+# Only where it comes with the system's packages.
+if [ "${1:-}" = --test ] && have apt-cache && ! have caddy; then
+    if [ -n "$(apt-cache search --names-only '^caddy$')" ]; then
+        packages+=(caddy)
+    fi
+fi
 [ ${#packages[@]} -gt 0 ] || exit 0
 
 if ! have apt-get; then
@@ -57,4 +63,8 @@ if [[ " ${packages[*]} " == *" postgresql "* ]]; then
 fi
 export DEBIAN_FRONTEND=noninteractive
 "${as_root[@]}" apt-get update -qq
+# Tests run a Caddy of their own; the package would start another.
+if [[ " ${packages[*]} " == *" caddy "* ]] && have systemctl; then
+    "${as_root[@]}" systemctl mask --quiet caddy.service 2>/dev/null || true
+fi
 "${as_root[@]}" apt-get install -y -qq --no-install-recommends "${packages[@]}" >/dev/null

@@ -74,6 +74,11 @@ impl Served {
         self.domains.contains_key(host)
     }
 
+    /// Whether there is an app of this name.
+    pub fn serves(&self, app: &str) -> bool {
+        self.apps.contains_key(app)
+    }
+
     /// The snapshots of all apps.
     pub fn snapshots(&self) -> impl Iterator<Item = &Arc<AppSnapshot>> {
         self.apps.values().map(|app| &app.snapshot)

@@ -3,6 +3,7 @@
 mod body;
 mod cors;
 mod dispatch;
+mod forwarded;
 mod gate;
 mod place;
 
@@ -110,9 +111,11 @@ impl Ingress {
     /// Answers one request. Never fails: what goes wrong is an answer, too.
     pub(crate) async fn answer(
         &self,
-        request: Request<Incoming>,
+        mut request: Request<Incoming>,
         client: &Client,
     ) -> Response<AnyBody> {
+        let trusted = &self.options.trusted_proxies;
+        forwarded::settle(request.headers_mut(), client.peer, trusted);
         let response = self.answer_place(request, client).await;
         self.counters.answered(response.status());
         response

@@ -311,7 +311,12 @@ impl Server {
                 recipient: keys.recipient(),
                 owns_domain: {
                     let holder = Arc::clone(&holder);
-                    Arc::new(move |host| holder.served().owns_domain(host))
+                    let below = format!(".{}", config.base_domain);
+                    Arc::new(move |host| {
+                        let served = holder.served();
+                        let app = host.strip_suffix(&below);
+                        served.owns_domain(host) || app.is_some_and(|app| served.serves(app))
+                    })
                 },
                 started_at,
                 access,

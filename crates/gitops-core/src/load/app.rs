@@ -70,8 +70,12 @@ pub(super) fn read(
     files.walk_scripts(folder, options, checked, &report)?;
     let static_files = read_static(folder, &manifest, &mut report, &mut files)?;
     files.find_nested(folder, &report)?;
-    let routes = routes(&manifest, &files.scripts, &mut report);
-    let triggers = triggers(&manifest, &files.scripts, &mut report);
+    let handlers = Handlers {
+        scripts: &files.scripts,
+        unreadable: files.unreadable(folder.dir),
+    };
+    let routes = routes(&manifest, &handlers, &mut report);
+    let triggers = triggers(&manifest, &handlers, &mut report);
     check_secrets(&manifest, options, &mut report);
     graph::check(
         &files.scripts,
@@ -159,6 +163,16 @@ struct Files {
 }
 
 impl Files {
+    /// The paths below the app at which something was found.
+    fn unreadable(&self, dir: &str) -> Vec<String> {
+        let below = |path: &str| {
+            let path = path.strip_prefix(dir)?;
+            Some(path.trim_start_matches('/').to_owned())
+        };
+        let found = self.findings.iter();
+        found.filter_map(|finding| below(&finding.path)).collect()
+    }
+
     fn finding(&mut self, path: &str, report: &Report<'_>, add: impl FnOnce(&mut Report<'_>)) {
         let mut own = Report::new(path, "");
         own.app.clone_from(&report.app);
@@ -472,12 +486,12 @@ fn check_secrets(manifest: &AppManifest, options: &LoadOptions<'_>, report: &mut
 
 fn triggers(
     manifest: &AppManifest,
-    scripts: &Scripts,
+    handlers: &Handlers<'_>,
     report: &mut Report<'_>,
 ) -> BTreeMap<TriggerName, TriggerSpec> {
     let mut triggers = BTreeMap::new();
     for trigger in &manifest.triggers {
-        let script = handler(&trigger.script.value, trigger.script.place, scripts, report);
+        let script = handlers.find(&trigger.script.value, trigger.script.place, report);
         let Some(script) = script else { continue };
         let spec = TriggerSpec {
             kind: trigger.kind.clone(),
@@ -492,10 +506,14 @@ fn triggers(
     triggers
 }
 
-fn routes(manifest: &AppManifest, scripts: &Scripts, report: &mut Report<'_>) -> Vec<RouteSpec> {
+fn routes(
+    manifest: &AppManifest,
+    handlers: &Handlers<'_>,
+    report: &mut Report<'_>,
+) -> Vec<RouteSpec> {
     let mut good: Vec<(&RouteManifest, RouteSpec)> = Vec::new();
     for route in &manifest.routes {
-        let Some(script) = handler(&route.script.value, route.script.place, scripts, report) else {
+        let Some(script) = handlers.find(&route.script.value, route.script.place, report) else {
             continue;
         };
         for (other, _) in &good {
@@ -561,52 +579,69 @@ fn conflict(route: &RouteManifest, other: &RouteManifest, report: &mut Report<'_
     }
 }
 
-/// The handler that a key names.
-fn handler(
-    name: &str,
-    place: Place,
-    scripts: &Scripts,
-    report: &mut Report<'_>,
-) -> Option<ScriptPath> {
-    if escapes(name) {
-        let hint =
-            Some("name a script below the app's folder, like `scripts/hello.rhai`".to_owned());
-        report.error(
-            "E0206",
-            place,
-            format!("`{name}` is not a file below the app's folder"),
-            hint,
-        );
-        return None;
-    }
-    let parsed = name.parse::<ScriptPath>().ok();
-    let found = parsed.as_ref().and_then(|path| scripts.get(path));
-    match (parsed, found) {
-        (Some(path), Some(script)) if script.spec.kind == ScriptKind::Handler => Some(path),
-        (Some(_), Some(_)) => {
+/// What routes and triggers may name.
+struct Handlers<'a> {
+    scripts: &'a Scripts,
+    /// Paths below the app at which something else was found.
+    unreadable: Vec<String>,
+}
+
+impl Handlers<'_> {
+    /// The handler that a key names.
+    fn find(&self, name: &str, place: Place, report: &mut Report<'_>) -> Option<ScriptPath> {
+        if escapes(name) {
             let hint =
-                Some("modules are imported; a route names a script below `scripts/`".to_owned());
+                Some("name a script below the app's folder, like `scripts/hello.rhai`".to_owned());
             report.error(
-                "E0304",
+                "E0206",
                 place,
-                format!("`{name}` is a module, not a handler"),
+                format!("`{name}` is not a file below the app's folder"),
                 hint,
             );
-            None
+            return None;
         }
-        _ => {
-            let handlers = scripts
-                .iter()
-                .filter(|(_, script)| script.spec.kind == ScriptKind::Handler);
-            let hint = did_you_mean(name, handlers.map(|(path, _)| path.as_str()))
-                .unwrap_or_else(|| "scripts lie below `scripts/` and end in `.rhai`".to_owned());
-            report.error(
-                "E0207",
-                place,
-                format!("the script `{name}` is not there"),
-                Some(hint),
-            );
-            None
+        let parsed = name.parse::<ScriptPath>().ok();
+        let found = parsed.as_ref().and_then(|path| self.scripts.get(path));
+        match (parsed, found) {
+            (Some(path), Some(script)) if script.spec.kind == ScriptKind::Handler => Some(path),
+            (Some(_), Some(_)) => {
+                let hint = Some(
+                    "modules are imported; a route names a script below `scripts/`".to_owned(),
+                );
+                report.error(
+                    "E0304",
+                    place,
+                    format!("`{name}` is a module, not a handler"),
+                    hint,
+                );
+                None
+            }
+            // It is told at its own place why it can't be read: a link, too large, in a submodule.
+            _ if self.is_unreadable(name) => None,
+            _ => {
+                let handlers = self
+                    .scripts
+                    .iter()
+                    .filter(|(_, script)| script.spec.kind == ScriptKind::Handler);
+                let hint = did_you_mean(name, handlers.map(|(path, _)| path.as_str()))
+                    .unwrap_or_else(|| {
+                        "scripts lie below `scripts/` and end in `.rhai`".to_owned()
+                    });
+                report.error(
+                    "E0207",
+                    place,
+                    format!("the script `{name}` is not there"),
+                    Some(hint),
+                );
+                None
+            }
         }
+    }
+
+    fn is_unreadable(&self, name: &str) -> bool {
+        self.unreadable.iter().any(|path| {
+            let rest = name.strip_prefix(path.as_str());
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        })
     }
 }

@@ -41,7 +41,10 @@ pub fn human(findings: &[Diagnostic], color: bool) -> String {
             let line = line.replace('\t', " ");
             let (before, carets) = below(&line, finding);
             let _ = writeln!(out, "{number} | {}", printable(line.trim_end()));
-            let _ = writeln!(out, "{margin} | {before}{}", paint(code, &carets));
+            // Of a very long line the begin is shown, which may end before the place.
+            if (finding.column as usize) <= line.chars().count() + 1 {
+                let _ = writeln!(out, "{margin} | {before}{}", paint(code, &carets));
+            }
         }
         if let Some(hint) = &finding.hint {
             let _ = writeln!(out, "  = hint: {}", printable(hint));

@@ -151,7 +151,8 @@ fn password(headers: &HeaderMap) -> Option<String> {
     Some(password.to_owned())
 }
 
-/// How the client reached us, for the addresses that it is told.
+/// How the client reached us, for the addresses that it is told. The ingress lets the word on the
+/// scheme through from trusted proxies alone.
 pub(crate) fn base_url(headers: &HeaderMap) -> String {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     let host = text("host").unwrap_or("localhost");

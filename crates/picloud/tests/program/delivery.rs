@@ -1,6 +1,6 @@
 //! Sources, deployments, plans and backups, by the commands that a person types.
 
-use std::{fs, os::unix::fs::PermissionsExt, path::Path};
+use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Command};
 
 use picloud_test_support::{TestRepository, reachable_folder};
 use serde_json::{Value, json};
@@ -203,4 +203,120 @@ fn a_backup_restored_elsewhere_is_the_same_server() {
         (commits, &history["items"][0]["commit"]),
         (Some(2), &json!(commit))
     );
+}
+
+/// Whether a folder is valid, and what `picloud validate` prints in a format.
+fn validate(folder: &Path, format: &str) -> (i32, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_picloud"))
+        .args(["validate", "--format", format, "."])
+        .current_dir(folder)
+        .output()
+        .expect("picloud runs");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    (output.status.code().expect("an exit code"), text)
+}
+
+#[test]
+fn whatever_is_no_plain_file_of_a_bounded_size_is_told_once_at_its_own_place() {
+    let repository = TestRepository::new();
+    let root = repository.path();
+    repository.write("apps/a: b/app.yaml", "name: a\nstatic: public\nroutes:\n  - {path: /, script: scripts/link.rhai}\n  - {path: /big, script: scripts/big.rhai}\n  - {path: /sub, script: scripts/sub/x.rhai}\n  - {path: /gone, script: scripts/bug.rhai}\n");
+    repository.write("apps/a: b/scripts/big.rhai", &" ".repeat((256 << 10) + 1));
+    repository.write("apps/a: b/scripts/full.rhai", &" ".repeat(256 << 10));
+    repository.write("apps/a: b/public/x.txt", "x");
+    fs::write(
+        root.join("apps/a: b/public/big.bin"),
+        vec![0; (25 << 20) + 1],
+    )
+    .expect("a file");
+    std::os::unix::fs::symlink("/etc/passwd", root.join("apps/a: b/scripts/link.rhai"))
+        .expect("a link");
+    std::os::unix::fs::symlink("../a: b/app.yaml", root.join("apps/a: b/public/l"))
+        .expect("a link");
+    fs::create_dir_all(root.join("apps/c")).expect("a folder");
+    std::os::unix::fs::symlink("../a: b/app.yaml", root.join("apps/c/app.yaml")).expect("a link");
+    fs::create_dir_all(root.join("apps/a: b/scripts/sub/.git")).expect("a folder");
+    repository.write(
+        "apps/long/app.yaml",
+        &format!("name: long\ndescription: {}\n", "x".repeat(1 << 20)),
+    );
+    repository.write(
+        "apps/deep/app.yaml",
+        &format!(
+            "name: deep\nenv: {}1{}\n",
+            "{a: ".repeat(65),
+            "}".repeat(65)
+        ),
+    );
+    let expected = [
+        ("apps/a: b/app.yaml", 7, "E0207"),
+        ("apps/a: b/public/big.bin", 1, "E0209"),
+        ("apps/a: b/public/l", 1, "E0204"),
+        ("apps/a: b/scripts/big.rhai", 1, "E0109"),
+        ("apps/a: b/scripts/link.rhai", 1, "E0204"),
+        ("apps/a: b/scripts/sub", 1, "E0205"),
+        ("apps/c/app.yaml", 1, "E0204"),
+        ("apps/deep/app.yaml", 2, "E0106"),
+        ("apps/long/app.yaml", 1, "E0109"),
+    ];
+    let expected: Vec<Value> = expected
+        .iter()
+        .map(|(path, line, code)| json!([path, line, code]))
+        .collect();
+    let (code, text) = validate(root, "json");
+    let found = parsed(&text);
+    let found: Vec<Value> = found["errors"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|error| json!([error["path"], error["line"], error["code"]]))
+        .collect();
+    assert_eq!((code, &found), (1, &expected));
+
+    let (code, text) = validate(root, "human");
+    assert!(
+        code == 1 && text.contains("apps/a: b/scripts/link.rhai:1:1: error[E0204]"),
+        "{text}"
+    );
+    assert!(text.ends_with("0 valid apps, 9 errors\n"), "{text}");
+    // Each line is one command, whatever is in it (GitHub's `@actions/toolkit`, command.ts).
+    let (_, text) = validate(root, "github");
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines.len(), expected.len(), "{text}");
+    assert!(
+        lines[0].starts_with(
+            "::error file=apps/a%3A b/app.yaml,line=7,col=25,endColumn=41,title=E0207::"
+        ),
+        "{text}"
+    );
+    // SARIF 2.1.0: sections 3.13 (version, runs), 3.18 (driver), 3.27 (results), 3.29 (regions).
+    let (_, text) = validate(root, "sarif");
+    let log = parsed(&text);
+    let run = &log["runs"][0];
+    assert_eq!(
+        (&log["version"], &run["columnKind"]),
+        (&json!("2.1.0"), &json!("unicodeCodePoints"))
+    );
+    for (result, expected) in run["results"]
+        .as_array()
+        .expect("results")
+        .iter()
+        .zip(&expected)
+    {
+        let place = &result["locations"][0]["physicalLocation"];
+        let uri = place["artifactLocation"]["uri"].as_str().expect("a URI");
+        assert_eq!(
+            uri.replace("%3A%20", ": "),
+            expected[0].as_str().expect("a path")
+        );
+        assert_eq!(place["region"]["startLine"], expected[1]);
+        assert!(place["region"]["endColumn"].as_u64() > place["region"]["startColumn"].as_u64());
+        assert_eq!(result["ruleId"], expected[2]);
+        let rule = usize::try_from(result["ruleIndex"].as_u64().expect("an index")).expect("small");
+        assert_eq!(run["tool"]["driver"]["rules"][rule]["id"], expected[2]);
+        assert!(
+            matches!(result["level"].as_str(), Some("error" | "warning"))
+                && result["message"]["text"].is_string()
+        );
+    }
 }

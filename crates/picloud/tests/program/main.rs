@@ -1,6 +1,7 @@
 //! The program as its users run it: a real git, a real PostgreSQL, real requests.
 
 mod attacks;
+mod caddy;
 mod cluster;
 mod crashes;
 mod delivery;

@@ -80,8 +80,13 @@ fn a_push_tells_its_plan_and_what_became_live() {
         greeting.contains("git remote add picloud http://127.0.0.1:"),
         "{greeting}"
     );
-    let (done, text) = push(&repository, &remote, &["main"]);
-    assert!(done, "{text}");
+    // Nobody but a trusted proxy says by which scheme a client came.
+    let claim = "http.extraHeader=X-Forwarded-Proto: https";
+    let (done, text) = told(&git(
+        repository.path(),
+        &["-c", claim, "push", &remote, "main"],
+    ));
+    assert!(done && text.contains("  http://127.0.0.1:"), "{text}");
     for expected in [
         "+ app",
         "GET /",

@@ -62,6 +62,14 @@ impl Server {
         Self::run(data, command)
     }
 
+    /// Starts one that hosts its repository, with more arguments.
+    pub(crate) fn start_hosted(arguments: &[&str]) -> Self {
+        let data = reachable_folder();
+        let mut command = command(&data, Path::new(HOSTED));
+        command.args(arguments);
+        Self::run(data, command)
+    }
+
     /// Starts one as `picloud serve` with a role, on a database and with a key of the test's.
     pub(crate) fn serve(role: &str, repository: Option<&Path>, database: &str) -> Self {
         let data = reachable_folder();
