@@ -5,7 +5,7 @@ use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Command};
 use picloud_test_support::{TestRepository, reachable_folder};
 use serde_json::{Value, json};
 
-use crate::support::{HOSTED, Server};
+use crate::support::{HOSTED, Server, eventually};
 
 const MANIFEST: &str =
     "name: app\nenv: {WORD: one}\nroutes:\n  - {path: /, script: scripts/a.rhai}\n";
@@ -140,7 +140,9 @@ fn sources_are_added_waited_for_planned_against_and_removed() {
     assert_eq!((code, err.contains("held")), (1, true), "{err}");
 
     assert_eq!(server.program(here, &["sources", "remove", "one"]).0, 0);
-    assert_eq!(server.get("/apps/first/").status, 404);
+    eventually("the end of its app", || {
+        server.get("/apps/first/").status == 404
+    });
     assert_eq!(server.program(here, &["sources", "show", "one"]).0, 1);
 }
 
@@ -285,7 +287,7 @@ fn whatever_is_no_plain_file_of_a_bounded_size_is_told_once_at_its_own_place() {
     assert_eq!(lines.len(), expected.len(), "{text}");
     assert!(
         lines[0].starts_with(
-            "::error file=apps/a%3A b/app.yaml,line=7,col=25,endColumn=41,title=E0207::"
+            "::error file=apps/a%3A b/app.yaml,line=7,col=27,endColumn=43,title=E0207::"
         ),
         "{text}"
     );
