@@ -20,7 +20,7 @@ mod windows;
 mod yaml;
 
 pub use load::{LoadCache, LoadOptions, Loaded, load};
-pub use manifest::{SourceSettings, Window, app_name};
+pub use manifest::{Notification, SourceSettings, Window, app_name};
 pub use planner::{check_desired, plan};
 pub use review::Review;
 pub use tree::{EntryKind, MapTree, ReadError, TreeEntry, TreeReader};

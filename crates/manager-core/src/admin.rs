@@ -18,6 +18,7 @@ mod keys;
 pub mod openapi;
 mod operations;
 mod plan;
+mod replay;
 mod runs;
 mod schedule;
 mod session;
@@ -33,7 +34,7 @@ use axum::{
     http::StatusCode,
 };
 use chrono::{DateTime, Utc};
-use picloud_shared::{Clock, plan::LiveVersion};
+use picloud_shared::{Clock, executor::DirectRuns, plan::LiveVersion};
 use picloud_store::Store;
 use serde::Deserialize;
 use tokio::sync::{Mutex, Semaphore, watch};
@@ -65,6 +66,8 @@ pub struct AdminState {
     pub events: Arc<EventHub>,
     /// Where live differs from git.
     pub drift: Arc<DriftWatch>,
+    /// Runs handlers for whoever asks.
+    pub direct: Arc<dyn DirectRuns>,
     /// What is served.
     pub served: watch::Receiver<Option<LiveVersion>>,
     /// The server's version.

@@ -18,10 +18,11 @@ use picloud_gitops_core::{
     review::{Texts, wanted_texts},
 };
 use picloud_shared::{
-    BlobId, Clock, CommitId, EventSink, LiveEvent, Plan, SourceName,
+    AppSnapshot, BlobId, Clock, CommitId, Diagnostic, EventSink, LiveEvent, Plan, SourceName,
     deployment::{Deployment, DeploymentStatus},
     plan::LiveVersion,
     script::{ScriptChecker, SecretChecker},
+    snapshot::ScriptSource,
 };
 use picloud_store::{SourceRecord, Store, StoreError};
 use tokio::sync::{Mutex, Notify, broadcast, watch};
@@ -33,6 +34,7 @@ use work::Work;
 
 use crate::{
     git::{GitError, GitRepository, LocalPath},
+    notifications::{Happened, Notifier},
     origin::Origin,
     signatures::{self, SignatureError, Signers},
     watch::Pause,
@@ -103,6 +105,8 @@ pub struct DeployerOptions {
     pub probe: Option<Arc<dyn Probe>>,
     /// Whose signatures count, by source.
     pub signers: Arc<BTreeMap<SourceName, Signers>>,
+    /// Tells those whom picloud.yaml names.
+    pub notifier: Arc<Notifier>,
 }
 
 /// Deploys the commits of one source.
@@ -407,11 +411,25 @@ impl Deployer {
         let mut work = Work::begin(self, source, target, began, repository).await?;
         let loaded = work.read(self, repository).await?;
         if !work.verify(self, repository, &loaded).await? {
-            let deployment = work.end_without_apply(self).await?;
-            return Ok(self.tell(deployment));
+            let deployment = self.tell(work.end_without_apply(self).await?);
+            // Whom an unverified commit wants to be told is not asked.
+            let happened = Happened::Deployed(&deployment);
+            let notifier = &self.options.notifier;
+            notifier.tell(&deployment.source, &happened).await;
+            return Ok(deployment);
         }
         let deployment = work.reconcile(self, repository, &loaded, known).await?;
-        Ok(self.tell(deployment))
+        let deployment = self.tell(deployment);
+        let notifier = &self.options.notifier;
+        let unread =
+            |finding: &Diagnostic| finding.is_error() && finding.path.ends_with("picloud.yaml");
+        if !loaded.diagnostics.iter().any(unread) {
+            let wanted = &loaded.settings.notifications;
+            notifier.configure(&deployment.source, wanted).await;
+        }
+        let happened = Happened::Deployed(&deployment);
+        notifier.tell(&deployment.source, &happened).await;
+        Ok(deployment)
     }
 
     /// Verifies a commit's signature where the commit itself, or the one that is live, asks for
@@ -540,6 +558,55 @@ impl Deployer {
         }
         let now = self.options.clock.now();
         Ok(Review::new(plan, &loaded.diagnostics, &texts, now))
+    }
+
+    /// An app as a commit of this source has it; `None`: it isn't there, or has errors.
+    pub(crate) async fn app_at(
+        &self,
+        live: &AppSnapshot,
+        commit: &CommitId,
+    ) -> Result<Option<AppSnapshot>, DeployError> {
+        let (repository, _) = self.head().await?;
+        let (git, id) = (Arc::clone(&repository), commit.clone());
+        let found = blocking(move || git.commit(&id)).await??;
+        let prefix = self.origin.prefix().to_owned();
+        let loaded = self
+            .load(
+                Arc::clone(&repository),
+                found.tree,
+                prefix,
+                Arc::clone(&self.cache),
+            )
+            .await?;
+        let Some(spec) = loaded.desired.apps.get(&live.spec.name).map(Arc::clone) else {
+            return Ok(None);
+        };
+        let wanted = Arc::clone(&spec);
+        let scripts = blocking(move || {
+            let mut scripts = BTreeMap::new();
+            for (path, script) in &wanted.scripts {
+                let text = String::from_utf8(repository.blob(&script.blob, MAX_SCRIPT)?);
+                let text = text.map_err(|_| ReadError::Failed {
+                    message: format!("the script {path} is not UTF-8"),
+                })?;
+                let source = ScriptSource {
+                    path: path.clone(),
+                    kind: script.kind,
+                    blob: script.blob.clone(),
+                    text: text.into(),
+                };
+                scripts.insert(path.clone(), Arc::new(source));
+            }
+            Ok::<_, ReadError>(scripts)
+        });
+        Ok(Some(AppSnapshot {
+            id: live.id,
+            source: live.source,
+            generation: live.generation,
+            pinned_commit: Some(commit.clone()),
+            spec,
+            scripts: scripts.await??,
+        }))
     }
 
     async fn load<R: TreeReader + Send + 'static>(

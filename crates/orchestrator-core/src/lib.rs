@@ -2,6 +2,7 @@
 //! database, of git or of the control plane. Knows no manifest, no git and no script engine.
 
 mod async_request;
+mod direct;
 mod disk;
 mod dispatcher;
 mod follow;
@@ -16,6 +17,7 @@ mod serve;
 mod static_files;
 mod stats;
 
+pub use direct::Direct;
 pub use dispatcher::Dispatcher;
 pub use follow::follow;
 pub use holder::{Served, SnapshotHolder};

@@ -7,6 +7,7 @@ pub mod command;
 pub mod config;
 pub mod dashboard;
 pub mod data_dir;
+pub mod deliver;
 pub mod folder_tree;
 pub mod heartbeat;
 pub mod private_postgres;

@@ -10,16 +10,17 @@ use anyhow::{Context, Result};
 use picloud_executor_core::{InProcessExecutor, RhaiChecker};
 use picloud_executor_process::{ProcessExecutor, ProcessOptions};
 use picloud_manager_core::{
-    AdminState, Deployer, DeployerOptions, DriftWatch, EventHub, HostingState, Probe, Sources,
-    git::LocalPath, keys, pulls::Pulls, signals, webhooks::WebhookState, work_tree::WorkTree,
+    AdminState, Deployer, DeployerOptions, DriftWatch, EventHub, Former, HostingState, Notifier,
+    Probe, Sources, git::LocalPath, keys, pulls::Pulls, signals, webhooks::WebhookState,
+    work_tree::WorkTree,
 };
 use picloud_orchestrator_core::{
-    Dispatcher, Ingress, IngressOptions, Recorder, RecorderOptions, SnapshotHolder,
+    Direct, Dispatcher, Ingress, IngressOptions, Recorder, RecorderOptions, SnapshotHolder,
 };
 use picloud_services::{AddressGuard, SecretKeys, SecretsServiceImpl};
 use picloud_shared::{
-    Clock, EventSink, Executor, KeyId, NodeId, Scope, SourceId, SystemClock, plan::LiveVersion,
-    sdk::Services,
+    Clock, EventSink, Executor, KeyId, NodeId, Scope, SourceId, SystemClock, executor::FormerApps,
+    plan::LiveVersion, sdk::Services,
 };
 use picloud_store::{
     SourceKind, SourceRecord, Store, StoreOptions, keys::NewKey, nodes::NodeRecord,
@@ -32,6 +33,7 @@ use crate::{
     config::ServerConfig,
     dashboard,
     data_dir::{DataDir, write_private},
+    deliver::HttpDelivery,
     heartbeat,
     probe::LoopbackProbe,
 };
@@ -190,15 +192,6 @@ impl Server {
             following.push(tokio::spawn(keep_house(store.clone(), Arc::clone(&clock))));
         }
         let node = node_id(data, clock.as_ref())?;
-        let dispatcher = Arc::new(Dispatcher {
-            store: store.clone(),
-            holder: Arc::clone(&holder),
-            executor,
-            recorder: Arc::clone(&recorder),
-            former: None,
-            clock: Arc::clone(&clock),
-            node,
-        });
         following.push(tokio::spawn(heartbeat::run(
             store.clone(),
             Arc::clone(&clock),
@@ -214,15 +207,17 @@ impl Server {
             },
         )));
         let mut running = vec![serving];
-        if config.roles.executor {
-            running.push(tokio::spawn(dispatcher.run(stopped.clone())));
-        }
         let recording = tokio::spawn(Arc::clone(&recorder).run(
             pending,
             store.clone(),
             Arc::clone(&holder),
             stopped.clone(),
         ));
+        let notifier = Notifier::new(store.clone(), Arc::clone(&clock));
+        if config.roles.manager {
+            let deliver = Arc::new(HttpDelivery::new(keys.clone())?);
+            following.push(tokio::spawn(Arc::clone(&notifier).run(deliver)));
+        }
         let sources = Sources::new(
             DeployerOptions {
                 store: store.clone(),
@@ -234,10 +229,26 @@ impl Server {
                 events: Arc::clone(&events) as Arc<dyn EventSink>,
                 probe,
                 signers: Arc::new(config.signers.clone()),
+                notifier: Arc::clone(&notifier),
             },
             data.path().to_owned(),
         );
         running.push(recording);
+        let dispatcher = Arc::new(Dispatcher {
+            store: store.clone(),
+            holder: Arc::clone(&holder),
+            executor: Arc::clone(&executor),
+            recorder: Arc::clone(&recorder),
+            former: config
+                .roles
+                .manager
+                .then(|| Arc::new(Former(Arc::clone(&sources))) as Arc<dyn FormerApps>),
+            clock: Arc::clone(&clock),
+            node,
+        });
+        if config.roles.executor {
+            running.push(tokio::spawn(dispatcher.run(stopped.clone())));
+        }
         let running_file = data.path().join(RUNNING_FILE);
         if !config.roles.manager {
             late.set(axum::Router::new().fallback(no_manager));
@@ -298,11 +309,19 @@ impl Server {
             Arc::clone(&sources),
             Arc::clone(&events) as Arc<dyn EventSink>,
         );
+        following.push(tokio::spawn(notifier.follow_drift(Arc::clone(&events))));
         following.push(tokio::spawn(Arc::clone(&drift).run()));
+        let direct = Arc::new(Direct {
+            holder: Arc::clone(&holder),
+            executor,
+            recorder: Arc::clone(&recorder),
+            clock: Arc::clone(&clock),
+        });
         late.set(
             picloud_manager_core::router(AdminState {
                 store: store.clone(),
                 clock,
+                direct,
                 sources: Arc::clone(&sources),
                 drift,
                 events,

@@ -2,9 +2,12 @@
 
 use std::{future::Future, pin::Pin, sync::Arc};
 
+use serde_json::Value;
+
 use crate::{
+    access::Principal,
     invocation::{Invocation, Outcome},
-    names::CommitId,
+    names::{AppName, CommitId, ScriptPath},
     run::{RunRecord, RunStatus},
     snapshot::AppSnapshot,
 };
@@ -41,4 +44,41 @@ pub type FormerFuture<'a> =
 pub trait FormerApps: Send + Sync {
     /// The app as of that commit; an error says, for people, why there is none.
     fn app<'a>(&'a self, live: &'a AppSnapshot, commit: &'a CommitId) -> FormerFuture<'a>;
+}
+
+/// A handler to be run now, on somebody's behalf.
+#[derive(Debug, Clone)]
+pub struct DirectCall {
+    /// Whose handler.
+    pub app: AppName,
+    /// Which.
+    pub script: ScriptPath,
+    /// `ctx.event.payload`
+    pub payload: Value,
+    /// On whose behalf.
+    pub principal: Principal,
+}
+
+/// What came of a direct call.
+#[derive(Debug, Clone)]
+pub struct DirectAnswer {
+    /// The run's record.
+    pub record: RunRecord,
+    /// The handler's value, where it gave one.
+    pub answer: Option<Value>,
+}
+
+/// A future that [`DirectRuns`] gives.
+pub type DirectFuture<'a> =
+    Pin<Box<dyn Future<Output = Result<DirectAnswer, NoSuchHandler>> + Send + 'a>>;
+
+/// Why a direct call could not be made: the app is not served here, or has no such handler.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct NoSuchHandler(pub String);
+
+/// Runs handlers for the control plane, which knows no executor.
+pub trait DirectRuns: Send + Sync {
+    /// Runs a handler to its end, counts it and keeps its record.
+    fn run(&self, call: DirectCall) -> DirectFuture<'_>;
 }

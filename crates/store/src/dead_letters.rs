@@ -149,4 +149,12 @@ impl Store {
             .await?;
         Ok(deleted.rows_affected() > 0)
     }
+
+    /// Discards dead letters; gives how many there were.
+    pub async fn discard_many(&self, ids: &[Uuid]) -> Result<u64, StoreError> {
+        let deleted = sqlx::query!("DELETE FROM dead_letters WHERE id = ANY($1)", ids)
+            .execute(self.pool())
+            .await?;
+        Ok(deleted.rows_affected())
+    }
 }

@@ -18,6 +18,7 @@ mod listen;
 mod live;
 mod live_rows;
 pub mod nodes;
+pub mod notifications;
 pub mod outbox;
 pub mod page;
 pub mod pulls;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use picloud_shared::{
-    AppId, Clock, EventId, KeyId, RunId, TriggerId,
+    AppId, Clock, EventId, KeyId, RunId, TriggerId, TriggerName,
     app::{Overlap, RetryPolicy, TriggerKind, TriggerSpec},
     event::{Link, MAX_CHAIN},
 };
@@ -295,6 +295,26 @@ impl Store {
         transaction.commit().await?;
         self.outbox_written();
         Ok(id)
+    }
+
+    /// Writes an event that shows the trigger of that name, but does not count as its: a replay.
+    pub async fn enqueue_named(
+        &self,
+        event: &NewEvent<'_>,
+        trigger: Option<&TriggerName>,
+    ) -> Result<(), StoreError> {
+        let mut transaction = self.pool().begin().await?;
+        event.insert(&mut transaction).await?;
+        sqlx::query!(
+            "UPDATE outbox SET trigger = $2 WHERE id = $1",
+            event.id.0,
+            trigger.map(TriggerName::as_str),
+        )
+        .execute(&mut *transaction)
+        .await?;
+        transaction.commit().await?;
+        self.outbox_written();
+        Ok(())
     }
 
     /// Writes the event of a request, once for all equal ones with that key. `None`: the key was

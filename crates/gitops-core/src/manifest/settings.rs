@@ -127,7 +127,6 @@ pub(crate) fn settings(text: &str, report: &mut Report<'_>) -> SourceSettings {
             }
             "notifications" => {
                 settings.notifications = notifications(node, report);
-                report.not_yet(key);
             }
             _ => {}
         }
@@ -258,10 +257,20 @@ fn notifications(node: &Node, report: &mut Report<'_>) -> Vec<Notification> {
                         }
                     }
                 }
-                "url" => report
-                    .text(node, "url")
-                    .unwrap_or_default()
-                    .clone_into(&mut one.url),
+                "url" => {
+                    let text = report.text(node, "url").unwrap_or_default();
+                    let sealed = text.trim_start().starts_with("-----BEGIN AGE");
+                    if !text.is_empty() && !sealed && !is_web(text) {
+                        let hint = "write https://…, or what `picloud secrets seal` prints";
+                        report.error(
+                            "E0108",
+                            node.place,
+                            "url is no http or https address",
+                            Some(hint.to_owned()),
+                        );
+                    }
+                    text.clone_into(&mut one.url);
+                }
                 "format" => match report.text(node, "format") {
                     Some(word) if FORMATS.contains(&word) => word.clone_into(&mut one.format),
                     Some(word) => wrong_word(report, node, "format", word, &FORMATS),
@@ -273,9 +282,22 @@ fn notifications(node: &Node, report: &mut Report<'_>) -> Vec<Notification> {
         if one.url.is_empty() && matches!(item.value, Yaml::Map(_)) {
             report.error("E0104", item.place, "the notification lacks `url`", None);
         }
+        if one.on.is_empty() && matches!(item.value, Yaml::Map(_)) {
+            let hint = Some(format!("one or more of {}", EVENTS.join(", ")));
+            report.error("E0104", item.place, "the notification lacks `on`", hint);
+        }
         found.push(one);
     }
     found
+}
+
+fn is_web(text: &str) -> bool {
+    let rest = text
+        .strip_prefix("https://")
+        .or_else(|| text.strip_prefix("http://"));
+    let host = rest.and_then(|rest| rest.split(['/', '?', '#']).next());
+    host.is_some_and(|host| !host.is_empty())
+        && !text.contains(|c: char| c.is_whitespace() || c.is_control())
 }
 
 fn percent(node: &Node, report: &mut Report<'_>) -> Option<u8> {

@@ -2,6 +2,7 @@
 
 use axum::{
     Json,
+    body::Bytes,
     extract::{Path, Query, State},
     http::StatusCode,
 };
@@ -14,13 +15,37 @@ use serde_json::{Value, json};
 use super::{
     AdminState,
     access::{Authorized, DeadLetterManage, DeadLetterView},
-    answer::{Answer, ListQuery, Problem, none, page},
+    answer::{Answer, ListQuery, Problem, none, page, read},
     keys::audit,
 };
 
-#[derive(Deserialize)]
+/// Dead letters that one request moves or discards.
+const MAX_AT_ONCE: i64 = 10_000;
+
+#[derive(Debug, Default, Deserialize)]
 pub(super) struct Filter {
     app: Option<String>,
+    trigger: Option<String>,
+    source_kind: Option<String>,
+    since: Option<String>,
+    until: Option<String>,
+}
+
+impl Filter {
+    /// Of this app, where one is named or the caller may touch no other.
+    fn parse(self, app: Option<AppName>) -> Answer<DeadLetterFilter> {
+        let time = |name: &str, text: Option<&str>| {
+            let parsed = text.map(str::parse).transpose();
+            parsed.map_err(|_| Problem::invalid(format!("{name} must be a time of RFC 3339")))
+        };
+        Ok(DeadLetterFilter {
+            app,
+            trigger: self.trigger,
+            source_kind: self.source_kind,
+            since: time("since", self.since.as_deref())?,
+            until: time("until", self.until.as_deref())?,
+        })
+    }
 }
 
 pub(super) async fn list(
@@ -33,12 +58,51 @@ pub(super) async fn list(
     let Some(app) = caller.app_filter(&state, filter.app.as_deref()).await? else {
         return Ok(none());
     };
-    let filter = DeadLetterFilter {
-        app,
-        ..DeadLetterFilter::default()
-    };
+    let filter = filter.parse(app)?;
     let found = state.store.dead_letters(&filter, &query).await?;
     Ok(page(&found, show))
+}
+
+/// Those that a body's filter names; an empty one names all that the caller may touch.
+async fn chosen(
+    state: &AdminState,
+    caller: &Authorized<DeadLetterManage>,
+    body: &Bytes,
+) -> Answer<Vec<uuid::Uuid>> {
+    let filter: Filter = if body.is_empty() {
+        Filter::default()
+    } else {
+        read(body)?
+    };
+    let Some(app) = caller.app_filter(state, filter.app.as_deref()).await? else {
+        return Ok(Vec::new());
+    };
+    let filter = filter.parse(app)?;
+    Ok(state.store.dead_letter_ids(&filter, MAX_AT_ONCE).await?)
+}
+
+pub(super) async fn redrive_many(
+    State(state): State<AdminState>,
+    caller: Authorized<DeadLetterManage>,
+    body: Bytes,
+) -> Answer<(StatusCode, Json<Value>)> {
+    let ids = chosen(&state, &caller, &body).await?;
+    let moved = state.store.redrive(&ids, state.clock.now()).await?.len();
+    let detail = json!({ "count": moved, "ids": ids.iter().take(100).collect::<Vec<_>>() });
+    audit(&state, &caller, "dead_letter.redrive", "many", detail).await?;
+    Ok((StatusCode::ACCEPTED, Json(json!({ "count": moved }))))
+}
+
+pub(super) async fn discard_many(
+    State(state): State<AdminState>,
+    caller: Authorized<DeadLetterManage>,
+    body: Bytes,
+) -> Answer {
+    let ids = chosen(&state, &caller, &body).await?;
+    let gone = state.store.discard_many(&ids).await?;
+    let detail = json!({ "count": gone, "ids": ids.iter().take(100).collect::<Vec<_>>() });
+    audit(&state, &caller, "dead_letter.discard", "many", detail).await?;
+    Ok(Json(json!({ "count": gone })))
 }
 
 async fn find(state: &AdminState, id: &str, only: Option<&AppName>) -> Answer<DeadLetter> {

@@ -8,7 +8,7 @@ use super::{
     MAX_TREE,
     access::Access,
     api::{Api, Method, op},
-    apps, ask, audit, dead_letters, deployments, drift, events, instance, keys, plan, runs,
+    apps, ask, audit, dead_letters, deployments, drift, events, instance, keys, plan, replay, runs,
     schedule, session, sources, stats, triggers,
 };
 
@@ -355,10 +355,47 @@ fn runs_and_events(api: Api) -> Api {
         runs::show,
         op("getRun", "Runs", "One run, with its logs and its error.").gives(200, "The run.", "Run"),
     )
+    .post(
+        "/runs/{id}/replay",
+        replay::replay,
+        op("replayRun", "Runs", "Runs a recorded run again, on behalf of who asks.")
+            .more("On the commit that is live, or on the one that it ran on. The new run's id is known at once; its record is there when it ended.")
+            .may_take("ReplayBody")
+            .gives(202, "It was handed over.", "Replayed")
+            .can(409, "The record does not hold all of the request."),
+    )
+    .post(
+        "/apps/{app}/invoke",
+        replay::invoke,
+        op("invokeScript", "Runs", "Runs a handler now, with the payload as `ctx.event.payload`.")
+            .more("Answers 200 also where the run failed: its status says so.")
+            .takes("InvokeBody")
+            .gives(200, "The run, with what the handler gave.", "Invoked"),
+    )
     .get(
         "/dead-letters",
         dead_letters::list,
-        op("listDeadLetters", "Runs", "Events that were given up, newest first.").of_app().lists("DeadLetter"),
+        op("listDeadLetters", "Runs", "Events that were given up, newest first.")
+            .of_app()
+            .query("trigger", "Only this trigger's.", json!({ "type": "string" }))
+            .query("source_kind", "Only events of this kind.", json!({ "type": "string" }))
+            .between()
+            .lists("DeadLetter"),
+    )
+    .post(
+        "/dead-letters/redrive",
+        dead_letters::redrive_many,
+        op("redriveDeadLetters", "Runs", "Puts back the events of all dead letters that a filter names.")
+            .more("At most 10,000 at once, oldest first; an empty filter names all.")
+            .may_take("DeadLetterFilter")
+            .gives(202, "How many were handed over.", "Count"),
+    )
+    .post(
+        "/dead-letters/discard",
+        dead_letters::discard_many,
+        op("discardDeadLetters", "Runs", "Throws all dead letters away that a filter names.")
+            .may_take("DeadLetterFilter")
+            .gives(200, "How many are gone.", "Count"),
     )
     .get(
         "/dead-letters/{id}",

@@ -72,7 +72,7 @@ fn word<T>(name: &str, text: Option<&str>, parse: impl Fn(&str) -> Option<T>) ->
 }
 
 /// The record, its input under the name that says what it is.
-fn show_value(record: &RunRecord) -> Value {
+pub(super) fn show_value(record: &RunRecord) -> Value {
     let mut value = serde_json::to_value(record).unwrap_or_default();
     if let Some(fields) = value.as_object_mut()
         && let Some(input) = fields.remove("input")

@@ -45,9 +45,9 @@ struct Prepared {
 
 impl Dispatcher {
     pub(super) async fn attempt(&self, event: LeasedEvent, app: &Arc<ServedApp>) -> Attempt {
-        // Whoever handed a request over knows its run by the event's id.
-        let first = event.kind == "http" && event.attempt == 1;
-        let run = RunId(if first {
+        // Whoever handed a request over, or asked for a replay, knows its run by the event's id.
+        let asked_for = event.kind == "http" || event.key.is_some();
+        let run = RunId(if asked_for && event.attempt == 1 {
             event.id.0
         } else {
             self.clock.new_id()
