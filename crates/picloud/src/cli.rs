@@ -2,10 +2,17 @@
 
 mod delivery;
 
+mod events;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
+
+pub use events::{
+    DeadLetterArgs, DeadLetterFilterArgs, DeadLetterListArgs, DeadLettersCommand, InvokeArgs,
+    LogsArgs, ReplayArgs, RunArgs, RunsArgs, TriggersArgs,
+};
 
 pub use delivery::{
     AddSourceArgs, ApproveArgs, BackupArgs, ForgeArg, RestoreArgs, SourceKindArg, SourcesCommand,
@@ -56,6 +63,17 @@ pub enum Command {
     Runs(RunsArgs),
     /// Shows one run with its logs
     Run(RunArgs),
+    /// Shows what runs logged; with -f, as they log it
+    Logs(LogsArgs),
+    /// Runs a recorded run again
+    Replay(ReplayArgs),
+    /// Runs a handler now
+    Invoke(InvokeArgs),
+    /// Lists triggers, with their next fire times
+    Triggers(TriggersArgs),
+    /// Lists events that were given up, puts them back, discards them
+    #[command(subcommand)]
+    DeadLetters(DeadLettersCommand),
     /// Deploys the head of a source now, and waits for it
     Sync(SyncArgs),
     /// Waits until a commit is live, or failed
@@ -267,36 +285,6 @@ pub struct HistoryArgs {
     /// At most so many
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=200))]
     pub limit: u16,
-    /// The server and the format.
-    #[command(flatten)]
-    pub remote: RemoteArgs,
-}
-
-/// What `runs` takes.
-#[derive(Debug, Clone, Args)]
-pub struct RunsArgs {
-    /// Only this app's
-    #[arg(long)]
-    pub app: Option<String>,
-    /// Only those that ended so: ok, failed, timeout, limit, crashed, skipped, rejected
-    #[arg(long)]
-    pub status: Option<String>,
-    /// Only those that were started so: http, cron, kv, docs, `dead_letter`, invoke, enqueue
-    #[arg(long)]
-    pub kind: Option<String>,
-    /// At most so many
-    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=200))]
-    pub limit: u16,
-    /// The server and the format.
-    #[command(flatten)]
-    pub remote: RemoteArgs,
-}
-
-/// What `run` takes.
-#[derive(Debug, Clone, Args)]
-pub struct RunArgs {
-    /// The run's id, as in `x-picloud-run`
-    pub id: String,
     /// The server and the format.
     #[command(flatten)]
     pub remote: RemoteArgs,

@@ -81,6 +81,80 @@ impl Client {
         &self.base
     }
 
+    /// Takes events as they are told, for ever; a connection that breaks is made again, from where
+    /// it broke.
+    pub async fn follow(
+        &self,
+        path: &str,
+        mut take: impl FnMut(&str, &Value) -> Result<()>,
+    ) -> Result<()> {
+        let mut last = None;
+        loop {
+            let broken = self.follow_once(path, &mut last, &mut take).await?;
+            tracing::debug!(error = %broken, "the stream of events broke off; listening again");
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    }
+
+    /// Until the connection breaks, of which it tells.
+    async fn follow_once(
+        &self,
+        path: &str,
+        last: &mut Option<String>,
+        take: &mut impl FnMut(&str, &Value) -> Result<()>,
+    ) -> Result<String> {
+        let url = format!("{}/api/v1/admin{path}", self.base);
+        let mut request = self
+            .http
+            .get(&url)
+            .bearer_auth(&self.token)
+            .timeout(Duration::from_hours(24 * 365));
+        if let Some(last) = last.as_ref().filter(|last| !last.is_empty()) {
+            request = request.header("last-event-id", last);
+        }
+        let mut answer = match request.send().await {
+            Ok(answer) => answer,
+            Err(error) if last.is_some() => return Ok(root_cause(&error)),
+            Err(error) => {
+                return Err(anyhow!(
+                    "cannot reach {}: {}",
+                    self.base,
+                    root_cause(&error)
+                ));
+            }
+        };
+        let status = answer.status();
+        if !status.is_success() {
+            let bytes = answer.bytes().await.context("the answer broke off")?;
+            return Err(refusal(status, &bytes, path));
+        }
+        // From now on a break is a reason to try again, even before the first event.
+        last.get_or_insert_default();
+        let mut rest = Vec::new();
+        loop {
+            match answer.chunk().await {
+                Ok(Some(chunk)) => rest.extend_from_slice(&chunk),
+                Ok(None) => return Ok("it ended".to_owned()),
+                Err(error) => return Ok(root_cause(&error)),
+            }
+            while let Some(end) = rest.windows(2).position(|pair| pair == b"\n\n") {
+                let block: Vec<u8> = rest.drain(..end + 2).collect();
+                let block = String::from_utf8_lossy(&block);
+                let field = |name: &str| {
+                    let mut lines = block.lines();
+                    lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
+                };
+                if let Some(id) = field("id") {
+                    *last = Some(id.to_owned());
+                }
+                if let (Some(name), Some(data)) = (field("event"), field("data")) {
+                    let data = serde_json::from_str(data).context("an event is no JSON")?;
+                    take(name, &data)?;
+                }
+            }
+        }
+    }
+
     async fn send(
         &self,
         method: Method,

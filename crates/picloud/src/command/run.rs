@@ -22,7 +22,7 @@ pub fn run(args: &RunArgs) -> Result<Ending> {
     Ok(Ending::Done)
 }
 
-fn human(record: &Value, style: Style) -> String {
+pub(super) fn human(record: &Value, style: Style) -> String {
     let mut out = String::new();
     let mut field = |name: &str, value: &str| {
         if !value.is_empty() {
