@@ -95,13 +95,13 @@ impl Store {
     }
 
     /// Puts dead letters back into the outbox, as events of the trigger of that name where there is
-    /// one. Each begins anew: with all its attempts before it. Gives those that were still there.
+    /// one. Each begins anew, with all its attempts before it; the errors of the earlier ones stay. Gives those that were still there.
     pub async fn redrive(&self, ids: &[Uuid], now: DateTime<Utc>) -> Result<Vec<Uuid>, StoreError> {
         let moved = sqlx::query_scalar!(
             "WITH gone AS (DELETE FROM dead_letters WHERE id = ANY($1) RETURNING *)
-             INSERT INTO outbox (id, app_id, source_kind, trigger_id, trigger, script, payload, cause, chain, attempts,
-                 backoff_ms, max_backoff_ms, max_concurrency, ordered, held, due_at, created_at)
-             SELECT g.id, g.app_id, g.source_kind, t.id, g.trigger, g.script, g.event, g.cause, '[]',
+             INSERT INTO outbox (id, app_id, source_kind, trigger_id, trigger, script, payload, cause, chain, errors,
+                 attempts, backoff_ms, max_backoff_ms, max_concurrency, ordered, held, due_at, created_at)
+             SELECT g.id, g.app_id, g.source_kind, t.id, g.trigger, g.script, g.event, g.cause, '[]', g.errors,
                  coalesce(t.attempts, 5), coalesce(t.backoff_ms, 10000), coalesce(t.max_backoff_ms, 600000),
                  t.max_concurrency, c.overlap IS NOT DISTINCT FROM 'queue',
                  t.max_concurrency IS NOT NULL OR c.overlap IS NOT DISTINCT FROM 'queue', $2, $2

@@ -47,7 +47,8 @@ impl Dispatcher {
     pub(super) async fn attempt(&self, event: LeasedEvent, app: &Arc<ServedApp>) -> Attempt {
         // Whoever handed a request over, or asked for a replay, knows its run by the event's id.
         let asked_for = event.kind == "http" || event.key.is_some();
-        let run = RunId(if asked_for && event.attempt == 1 {
+        let first = event.attempt == 1 && event.errors.is_empty();
+        let run = RunId(if asked_for && first {
             event.id.0
         } else {
             self.clock.new_id()
@@ -85,6 +86,8 @@ impl Dispatcher {
         let duration = began.elapsed();
         let next = match &outcome.result {
             Ok(_) => Next::Done,
+            // Who asked for a replay sees how it ended; there is nothing to be put back.
+            Err(_) if is_replay(&event) => Next::Done,
             Err(error) if is_permanent(error.kind) => Next::Dead,
             Err(_) => after_failure(&event, self.clock.now(), run),
         };
@@ -194,6 +197,12 @@ impl Dispatcher {
             Err(_) => true,
         }
     }
+}
+
+/// Whether a person asked for a recorded run again: those are the events of keys that have one
+/// attempt.
+fn is_replay(event: &LeasedEvent) -> bool {
+    event.key.is_some() && event.attempts == 1
 }
 
 /// What another attempt cannot change: the script does not compile, a module is missing, its value
