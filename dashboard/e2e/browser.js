@@ -88,8 +88,8 @@ export class Window {
 
 	/** Nothing was said on the console, and no other origin was asked. */
 	assertQuiet(where) {
-		assert.deepEqual(this.complaints, [], `the console, ${where}`);
-		assert.deepEqual(this.strangers, [], `requests to other origins, ${where}`);
+		assert.deepEqual(this.complaints.splice(0), [], `the console, ${where}`);
+		assert.deepEqual(this.strangers.splice(0), [], `requests to other origins, ${where}`);
 	}
 
 	/** No serious finding of axe, and nothing wider than the window. */

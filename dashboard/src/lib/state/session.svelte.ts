@@ -10,6 +10,8 @@ class Session {
 	error = $state.raw<ApiError>();
 	/** Whether the server has been asked. */
 	known = $state(false);
+	/** Whether the way to the sign-in page is taken already. */
+	leaving = $state(false);
 
 	/** Whether the key may do what the scope stands for, to this app (or to everything). */
 	can(scope: Scope, app?: string): boolean {
@@ -29,6 +31,7 @@ class Session {
 	async load(): Promise<void> {
 		try {
 			this.set(await api.me());
+			this.leaving = false;
 			this.error = undefined;
 		} catch (error) {
 			this.set(undefined);
@@ -41,6 +44,7 @@ class Session {
 	async signIn(key: string): Promise<void> {
 		const answer = await api.signIn(key);
 		setCsrf(answer.csrf);
+		this.leaving = false;
 		await this.load();
 		if (this.error) throw this.error;
 	}
@@ -52,6 +56,8 @@ class Session {
 
 	/** To the sign-in page, and back here afterwards. */
 	leave(from: string): void {
+		if (this.leaving) return;
+		this.leaving = true;
 		this.set(undefined);
 		void goto(`${base}/sign-in${from ? `?next=${encodeURIComponent(from)}` : ''}`);
 	}
