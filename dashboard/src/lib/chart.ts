@@ -1,8 +1,8 @@
-/** The least of 1, 2, 2.5 and 5 times a power of ten that is no less: where an axis ends. */
+/** Where an axis ends: a round number that is no less, and whose half is round, too. */
 export function ceiling(value: number): number {
 	if (!(value > 0)) return 1;
 	const power = 10 ** Math.floor(Math.log10(value));
-	const step = [1, 2, 2.5, 5, 10].find((factor) => factor * power >= value * 0.999_999) ?? 10;
+	const step = [1, 2, 4, 6, 8, 10].find((factor) => factor * power >= value * 0.999_999) ?? 10;
 	return step * power;
 }
 

@@ -48,7 +48,7 @@ test('times stand in their own zone, and YAML in quotes where it must', () => {
 });
 
 test('an axis ends at a round number, with labels evenly', () => {
-	assert.deepEqual([0, 0.003, 1, 3, 11, 26, 99].map(ceiling), [1, 0.005, 1, 5, 20, 50, 100]);
+	assert.deepEqual([0, 0.003, 1, 3, 11, 26, 99].map(ceiling), [1, 0.004, 1, 4, 20, 40, 100]);
 	assert.deepEqual(ticks(60, 4), [7, 22, 37, 52]);
 	assert.deepEqual(ticks(0, 4), []);
 });
