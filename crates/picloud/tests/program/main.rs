@@ -1,5 +1,7 @@
 //! The program as its users run it: a real git, a real PostgreSQL, real requests.
 
+mod access;
+mod admin_api;
 mod attacks;
 mod caddy;
 mod cluster;

@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    io::{Read, Write},
+    io::{BufRead, BufReader, Read, Write},
     net::TcpStream,
     path::Path,
     process::{Child, Command, Output, Stdio},
@@ -343,8 +343,39 @@ impl Server {
         self.request(method, &format!("/api/v1/admin{path}"), &[&bearer], &body)
     }
 
+    /// Where it listens.
+    pub(crate) fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// The header that brings the owner's key.
+    pub(crate) fn bearer(&self) -> String {
+        format!("Authorization: Bearer {}", self.token)
+    }
+
+    /// A connection with a request on its way, to be read from.
+    pub(crate) fn open(&self, method: &str, path: &str, headers: &[&str]) -> TcpStream {
+        self.ask(method, path, headers, "")
+    }
+
+    /// The status of an answer, whatever comes after it.
+    pub(crate) fn status(&self, method: &str, path: &str, headers: &[&str], body: &str) -> u16 {
+        let mut line = String::new();
+        let mut stream = BufReader::new(self.ask(method, path, headers, body));
+        stream.read_line(&mut line).expect("an answer");
+        let status = line.split(' ').nth(1).and_then(|word| word.parse().ok());
+        status.unwrap_or_else(|| panic!("no status: {line:?}"))
+    }
+
     /// A request, as bytes on a socket.
     pub(crate) fn request(&self, method: &str, path: &str, headers: &[&str], body: &str) -> Answer {
+        let mut stream = self.ask(method, path, headers, body);
+        let mut bytes = Vec::new();
+        let _ = stream.read_to_end(&mut bytes);
+        Answer::parse(&bytes)
+    }
+
+    fn ask(&self, method: &str, path: &str, headers: &[&str], body: &str) -> TcpStream {
         let mut stream = TcpStream::connect(&self.address).expect("a connection");
         stream
             .set_read_timeout(Some(Duration::from_secs(20)))
@@ -365,9 +396,7 @@ impl Server {
         let _ = stream
             .write_all(head.as_bytes())
             .and_then(|()| stream.write_all(body.as_bytes()));
-        let mut bytes = Vec::new();
-        let _ = stream.read_to_end(&mut bytes);
-        Answer::parse(&bytes)
+        stream
     }
 }
 
