@@ -1,5 +1,6 @@
 //! The command line: what can be said, and how it is explained.
 
+mod access;
 mod delivery;
 
 mod events;
@@ -14,6 +15,7 @@ pub use events::{
     LogsArgs, ReplayArgs, RunArgs, RunsArgs, TriggersArgs,
 };
 
+pub use access::{CreateKeyArgs, KeysCommand};
 pub use delivery::{
     AddSourceArgs, ApproveArgs, BackupArgs, ForgeArg, RestoreArgs, SourceKindArg, SourcesCommand,
     WaitArgs,
@@ -83,6 +85,9 @@ pub enum Command {
     /// Adds, lists and removes what is deployed from
     #[command(subcommand)]
     Sources(SourcesCommand),
+    /// Makes, lists and revokes API keys
+    #[command(subcommand)]
+    Keys(KeysCommand),
     /// Shows when a schedule fires, offline
     Schedule(ScheduleArgs),
     /// Makes keys for secrets, and seals values

@@ -14,6 +14,7 @@ pub mod executor_child;
 pub mod git_hook;
 pub mod history;
 pub mod init;
+pub mod keys;
 pub mod logs;
 pub mod migrate;
 pub mod plan;

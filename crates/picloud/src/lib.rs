@@ -94,6 +94,7 @@ fn dispatch(command: &cli::Command) -> anyhow::Result<Ending> {
         C::Invoke(args) => command::replay::invoke(args),
         C::Triggers(args) => command::triggers::run(args),
         C::DeadLetters(command) => command::dead_letters::run(command),
+        C::Keys(args) => command::keys::run(args),
         C::Schedule(args) => command::schedule::run(args),
         C::Secrets(args) => command::secrets::run(args),
         C::Sync(args) => command::sync::run(args),

@@ -16,7 +16,7 @@ use picloud_store::{Page, StoreError, page::PageQuery};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{AdminState, access::Caller};
+use super::{AdminState, access::Caller, triggers};
 
 /// Why a request isn't answered as asked.
 #[derive(Debug)]
@@ -241,14 +241,11 @@ impl ListQuery {
         let bad = || Problem::from(StoreError::BadCursor);
         let after = match &query.cursor {
             None => None,
-            Some(cursor) => {
-                let bytes = URL_SAFE_NO_PAD.decode(cursor).map_err(|_| bad())?;
-                Some(String::from_utf8(bytes).map_err(|_| bad())?)
-            }
+            Some(cursor) => Some(URL_SAFE_NO_PAD.decode(cursor).map_err(|_| bad())?),
         };
         let mut rest = items
             .into_iter()
-            .filter(|(key, _)| after.as_ref().is_none_or(|after| key > after));
+            .filter(|(key, _)| after.as_deref().is_none_or(|after| key.as_bytes() > after));
         let (mut taken, mut last) = (Vec::new(), None);
         for (key, item) in rest.by_ref().take(query.limit as usize) {
             taken.push(item);
@@ -358,5 +355,16 @@ pub(super) async fn wrong_method(State(state): State<AdminState>, request: Reque
     {
         return refused;
     }
-    Problem::wrong_method("")
+    Problem::wrong_method(allowed(parts.uri.path()))
+}
+
+/// Where one route stands for several addresses, the methods of the one that was meant. For the
+/// others the router says which.
+fn allowed(path: &str) -> &'static str {
+    let mut parts = path.rsplit('/');
+    match (parts.next(), parts.next()) {
+        (Some(kind), Some("triggers")) if triggers::KINDS.contains(&kind) => "POST",
+        (Some(_), Some("triggers")) => "PATCH, DELETE",
+        _ => "",
+    }
 }

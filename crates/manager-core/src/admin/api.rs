@@ -120,7 +120,7 @@ impl Api {
         T: Guarded + 'static,
     {
         let limit = DefaultBodyLimit::max(text.body_limit);
-        let route = on(method.filter(), handler).layer(limit);
+        let route = on(method.filter(), handler).route_layer(limit);
         self.router = self.router.route(path, route);
         let documented = match text.at {
             [] => vec![(path, text.body)],
@@ -198,6 +198,9 @@ pub(super) struct Op {
     pub(super) list: bool,
     pub(super) events: bool,
     pub(super) tagged: bool,
+    pub(super) conditional: bool,
+    /// What a cursor is made of: an id, else a name.
+    pub(super) by_name: bool,
     body_limit: usize,
     at: &'static [(&'static str, &'static str)],
 }
@@ -222,6 +225,8 @@ pub(super) fn op(id: &'static str, tag: &'static str, summary: &'static str) -> 
         list: false,
         events: false,
         tagged: false,
+        conditional: false,
+        by_name: false,
         body_limit: BODY_LIMIT,
         at: &[],
     }
@@ -259,12 +264,13 @@ impl Op {
         self
     }
 
-    /// A write that takes the tag of what it was based on.
-    pub(super) fn conditional(self) -> Self {
-        let schema = json!({ "type": "string" });
-        let about = "The `ETag` that the change is based on; another one is refused with 412.";
-        self.header("If-Match", about, schema)
-            .can(412, "It was changed since.")
+    /// A write that may say what it is based on, by `If-Match`.
+    pub(super) fn conditional(mut self) -> Self {
+        self.conditional = true;
+        self.can(
+            412,
+            "It was changed since: `If-Match` names another `ETag`.",
+        )
     }
 
     /// The answer has an `ETag`.
@@ -309,6 +315,12 @@ impl Op {
     pub(super) fn lists(mut self, schema: &'static str) -> Self {
         self.list = true;
         self.gives(200, "A part of the list.", schema)
+    }
+
+    /// As [`Op::lists`], in the order of names.
+    pub(super) fn lists_by_name(mut self, schema: &'static str) -> Self {
+        self.by_name = true;
+        self.lists(schema)
     }
 
     /// It gives a stream of events.

@@ -20,6 +20,12 @@ use super::{
 const SCHEMAS: &str = include_str!("openapi/schemas.json");
 const PAGE: &str = include_str!("openapi/docs.html");
 const SCRIPT: &str = include_str!("openapi/docs.js");
+/// Base64url without padding (RFC 4648, section 5), of 16 bytes or of any text.
+const ID_CURSOR: &str = "^[A-Za-z0-9_-]{21}[AQgw]$";
+const NAME_CURSOR: &str =
+    "^([A-Za-z0-9_-]{4})*([A-Za-z0-9_-][AQgw]|[A-Za-z0-9_-]{2}[AEIMQUYcgkosw048])?$";
+const CONDITION: &str = "The header `If-Match` takes the `ETag` that the change is based on; \
+                         where it was changed since, the answer is 412 and nothing is done.";
 const STYLE: &str = include_str!("openapi/docs.css");
 /// The page shows what this server says, by this server's script, and nothing else.
 const CSP: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
@@ -122,8 +128,10 @@ fn describe(operation: &Operation) -> Value {
         "tags": [text.tag],
         "summary": text.summary,
     });
-    if let Some(description) = text.description {
-        shown["description"] = description.into();
+    let condition = text.conditional.then_some(CONDITION);
+    let description: Vec<&str> = text.description.into_iter().chain(condition).collect();
+    if !description.is_empty() {
+        shown["description"] = description.join(" ").into();
     }
     let (security, one_app) = match operation.access {
         Access::Anyone => (json!([]), None),
@@ -156,10 +164,9 @@ fn parameters(text: &Op) -> Vec<Value> {
         let limit = json!({ "type": "integer", "minimum": 1, "maximum": 200, "default": 50 });
         all.push(one("query", &("limit", "At most so many items.", limit)));
         let about = "`next_cursor` of an earlier part: go on after it.";
-        all.push(one(
-            "query",
-            &("cursor", about, json!({ "type": "string" })),
-        ));
+        let pattern = if text.by_name { NAME_CURSOR } else { ID_CURSOR };
+        let cursor = json!({ "type": "string", "pattern": pattern });
+        all.push(one("query", &("cursor", about, cursor)));
     }
     all.extend(text.headers.iter().map(|found| one("header", found)));
     all

@@ -29,7 +29,7 @@ fn sources_and_deployments(api: Api) -> Api {
             "Sources",
             "The repositories that are deployed from, by name.",
         )
-        .lists("Source"),
+        .lists_by_name("Source"),
     )
     .get(
         "/sources/{source}",
@@ -184,7 +184,7 @@ fn apps_and_triggers(api: Api) -> Api {
     api.get(
         "/apps",
         apps::list,
-        op("listApps", "Apps", "The apps that are live, by name.").lists("App"),
+        op("listApps", "Apps", "The apps that are live, by name.").lists_by_name("App"),
     )
     .get(
         "/apps/{app}",
@@ -194,7 +194,7 @@ fn apps_and_triggers(api: Api) -> Api {
     .get(
         "/apps/{app}/scripts",
         apps::scripts,
-        op("listScripts", "Apps", "The app's scripts, by path.").lists("ScriptInfo"),
+        op("listScripts", "Apps", "The app's scripts, by path.").lists_by_name("ScriptInfo"),
     )
     .get(
         "/apps/{app}/scripts/{*path}",
@@ -209,12 +209,13 @@ fn apps_and_triggers(api: Api) -> Api {
     .get(
         "/apps/{app}/routes",
         apps::routes,
-        op("listRoutes", "Apps", "The app's routes.").lists("Route"),
+        op("listRoutes", "Apps", "The app's routes.").lists_by_name("Route"),
     )
     .get(
         "/apps/{app}/env",
         apps::env,
-        op("listEnv", "Apps", "The app's plain configuration, by name.").lists("EnvVariable"),
+        op("listEnv", "Apps", "The app's plain configuration, by name.")
+            .lists_by_name("EnvVariable"),
     )
     .get(
         "/apps/{app}/triggers",
@@ -224,7 +225,7 @@ fn apps_and_triggers(api: Api) -> Api {
             "Triggers",
             "The app's triggers, by name, with their next fire times.",
         )
-        .lists("Trigger"),
+        .lists_by_name("Trigger"),
     )
     .post(
         "/apps/{app}/triggers/{trigger}",
@@ -282,7 +283,7 @@ fn drift_and_schedules(api: Api) -> Api {
             "Apps",
             "The apps whose live state differs from git, by name.",
         )
-        .lists("AppDrift"),
+        .lists_by_name("AppDrift"),
     )
     .get(
         "/apps/{app}/drift",
@@ -419,7 +420,7 @@ fn runs_and_events(api: Api) -> Api {
         op("getStats", "Runs", "Exact counts, error rate and latency quantiles, in time buckets.")
             .of_app()
             .query("window", "How far back.", json!({ "type": "string", "enum": ["15m", "1h", "6h", "24h", "7d", "30d"], "default": "1h" }))
-            .gives(200, "The counts.", "Stats"),
+            .gives(200, "The counts.", "Stats").can(404, "There is no such app."),
     )
     .get(
         "/events",
@@ -429,7 +430,7 @@ fn runs_and_events(api: Api) -> Api {
             .of_app()
             .query("last_event_id", "As the header `Last-Event-ID`, for clients that cannot send it.", json!({ "type": "string" }))
             .header("Last-Event-ID", "The last event that was seen: go on after it.", json!({ "type": "string" }))
-            .streams(),
+            .can(404, "There is no such app.").streams(),
     )
 }
 

@@ -346,7 +346,11 @@ async fn set_suspended(
     } else {
         "source.resume"
     };
-    audit(state, caller, action, source.name.as_str(), json!({})).await?;
+    let detail = json!({
+        "before": { "suspended": source.suspended },
+        "after": { "suspended": suspended },
+    });
+    audit(state, caller, action, source.name.as_str(), detail).await?;
     if !suspended && let Some(deployer) = state.sources.get(&source.name) {
         deployer.kick();
     }

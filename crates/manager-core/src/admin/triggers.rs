@@ -58,7 +58,7 @@ fn tag(name: &TriggerName, spec: &TriggerSpec) -> String {
 }
 
 /// Kinds: the words of addresses to which triggers are posted.
-const KINDS: [&str; 4] = ["cron", "kv", "docs", "dead_letter"];
+pub(super) const KINDS: [&str; 4] = ["cron", "kv", "docs", "dead_letter"];
 
 fn show(
     state: &AdminState,

@@ -1,0 +1,46 @@
+//! What is said of keys.
+
+use clap::{Args, Subcommand};
+
+use super::{ConnectionArgs, RemoteArgs};
+
+/// What `keys` does.
+#[derive(Debug, Clone, Subcommand)]
+pub enum KeysCommand {
+    /// Lists the keys, without what they are
+    List(RemoteArgs),
+    /// Makes a key and prints it, this once
+    Create(CreateKeyArgs),
+    /// Ends a key and its sessions
+    Revoke {
+        /// Its id or its name
+        key: String,
+        /// Which server.
+        #[command(flatten)]
+        connection: ConnectionArgs,
+    },
+}
+
+/// What `keys create` takes.
+#[derive(Debug, Clone, Args)]
+pub struct CreateKeyArgs {
+    /// What people know it by
+    pub name: String,
+    /// What it may do; may be given several times, or with commas between
+    #[arg(
+        long = "scope",
+        value_name = "SCOPE",
+        required = true,
+        value_delimiter = ','
+    )]
+    pub scopes: Vec<String>,
+    /// The only app that it may touch; without it, all
+    #[arg(long, value_name = "APP")]
+    pub app: Option<String>,
+    /// When it ends, as RFC 3339
+    #[arg(long, value_name = "TIME")]
+    pub expires_at: Option<String>,
+    /// The server and the format.
+    #[command(flatten)]
+    pub remote: RemoteArgs,
+}
