@@ -34,6 +34,8 @@ if [ "${1:-}" = --bench ]; then
     have wrk || packages+=(wrk)
 fi
 if [ "${1:-}" = --test ]; then
+    # For schemathesis, which asks the API everything that its document allows.
+    python3 -c 'import ensurepip, venv' 2>/dev/null || packages+=(python3-venv)
     have chromium || have chromium-browser || have google-chrome || packages+=(chromium)
 fi
 # Only where it comes with the system's packages.

@@ -16,6 +16,8 @@ echo "test: building (a cold build takes about four minutes on two cores)"
 cargo build --workspace --all-targets --locked
 echo "test: documentation examples"
 cargo test --workspace --doc --locked --quiet
+echo "test: the API, asked everything that its document allows (about a minute)"
+scripts/test-api.sh
 if command -v npm >/dev/null 2>&1; then
     echo "test: the dashboard, in a browser (about a minute)"
     dashboard/e2e/run.sh

@@ -343,11 +343,6 @@ impl Server {
         self.request(method, &format!("/api/v1/admin{path}"), &[&bearer], &body)
     }
 
-    /// Where it listens.
-    pub(crate) fn address(&self) -> &str {
-        &self.address
-    }
-
     /// The header that brings the owner's key.
     pub(crate) fn bearer(&self) -> String {
         format!("Authorization: Bearer {}", self.token)

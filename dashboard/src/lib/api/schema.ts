@@ -231,11 +231,17 @@ export interface paths {
         get?: never;
         put?: never;
         post?: never;
-        /** Removes a trigger. */
+        /**
+         * Removes a trigger.
+         * @description The header `If-Match` takes the `ETag` that the change is based on; where it was changed since, the answer is 412 and nothing is done.
+         */
         delete: operations["deleteTrigger"];
         options?: never;
         head?: never;
-        /** Changes a trigger: the keys that are given; null takes a key away. */
+        /**
+         * Changes a trigger: the keys that are given; null takes a key away.
+         * @description The header `If-Match` takes the `ETag` that the change is based on; where it was changed since, the answer is 412 and nothing is done.
+         */
         patch: operations["patchTrigger"];
         trace?: never;
     };
@@ -747,11 +753,14 @@ export interface paths {
         get: operations["getSource"];
         /**
          * Makes a source or replaces it, and fetches at once.
-         * @description Secrets in it are never shown again. The same body twice is the same source.
+         * @description Secrets in it are never shown again. The same body twice is the same source. The header `If-Match` takes the `ETag` that the change is based on; where it was changed since, the answer is 412 and nothing is done.
          */
         put: operations["putSource"];
         post?: never;
-        /** Removes a source; its apps stop, their data is kept for 30 days. */
+        /**
+         * Removes a source; its apps stop, their data is kept for 30 days.
+         * @description The header `If-Match` takes the `ETag` that the change is based on; where it was changed since, the answer is 412 and nothing is done.
+         */
         delete: operations["deleteSource"];
         options?: never;
         head?: never;
@@ -3141,10 +3150,7 @@ export interface operations {
     deleteTrigger: {
         parameters: {
             query?: never;
-            header?: {
-                /** @description The `ETag` that the change is based on; another one is refused with 412. */
-                "If-Match"?: string;
-            };
+            header?: never;
             path: {
                 /**
                  * @description The app's name or id.
@@ -3195,7 +3201,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description It was changed since. */
+            /** @description It was changed since: `If-Match` names another `ETag`. */
             412: {
                 headers: {
                     [name: string]: unknown;
@@ -3227,10 +3233,7 @@ export interface operations {
     patchTrigger: {
         parameters: {
             query?: never;
-            header?: {
-                /** @description The `ETag` that the change is based on; another one is refused with 412. */
-                "If-Match"?: string;
-            };
+            header?: never;
             path: {
                 /**
                  * @description The app's name or id.
@@ -3298,7 +3301,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description It was changed since. */
+            /** @description It was changed since: `If-Match` names another `ETag`. */
             412: {
                 headers: {
                     [name: string]: unknown;
@@ -4721,6 +4724,15 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description There is no such app. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description What was sent says something that cannot be. */
             422: {
                 headers: {
@@ -5133,6 +5145,8 @@ export interface operations {
             query?: {
                 /** @description The source's name or id that the tree is held against. */
                 source?: string;
+                /** @description Columns of the terminal that `text` is for. */
+                width?: number;
             };
             header?: never;
             path?: never;
@@ -5802,10 +5816,7 @@ export interface operations {
     putSource: {
         parameters: {
             query?: never;
-            header?: {
-                /** @description The `ETag` that the change is based on; another one is refused with 412. */
-                "If-Match"?: string;
-            };
+            header?: never;
             path: {
                 /**
                  * @description The source's name or id.
@@ -5879,7 +5890,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description It was changed since. */
+            /** @description It was changed since: `If-Match` names another `ETag`. */
             412: {
                 headers: {
                     [name: string]: unknown;
@@ -5938,10 +5949,7 @@ export interface operations {
     deleteSource: {
         parameters: {
             query?: never;
-            header?: {
-                /** @description The `ETag` that the change is based on; another one is refused with 412. */
-                "If-Match"?: string;
-            };
+            header?: never;
             path: {
                 /**
                  * @description The source's name or id.
@@ -5987,7 +5995,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description It was changed since. */
+            /** @description It was changed since: `If-Match` names another `ETag`. */
             412: {
                 headers: {
                     [name: string]: unknown;
@@ -6511,6 +6519,15 @@ export interface operations {
             };
             /** @description The key may not do this, or a write by session lacks its token. */
             403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description There is no such app. */
+            404: {
                 headers: {
                     [name: string]: unknown;
                 };
