@@ -116,7 +116,7 @@ pub fn router(state: AdminState) -> Router {
     let ids = Arc::clone(&state.clock);
     Router::new()
         .nest("/api/v1/admin", admin.fallback(answer::nothing_behind))
-        .merge(beside)
+        .nest("/api/v1", beside)
         .merge(openapi::router())
         .fallback(answer::nothing_here)
         .method_not_allowed_fallback(answer::wrong_method)

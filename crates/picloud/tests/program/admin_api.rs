@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::support::{Answer, Server, eventually};
 
-const MANIFEST: &str = "name: app\nroutes:\n  - {path: /, script: scripts/a.rhai}\n  - {path: /bad, script: scripts/b.rhai}\n";
+const MANIFEST: &str = "name: app\ndomains: [app.example.com]\nroutes:\n  - {path: /, script: scripts/a.rhai}\n  - {path: /bad, script: scripts/b.rhai}\n";
 
 fn repository() -> TestRepository {
     let repository = TestRepository::new();
@@ -193,6 +193,14 @@ fn refusals_are_problems_lists_have_cursors_and_writes_have_conditions() {
             "{answer:?}"
         );
     }
+    for (domain, expected) in [("app.example.com", 200), ("other.example.com", 404)] {
+        let asked = server.get(&format!("/api/v1/caddy/ask?domain={domain}"));
+        assert_eq!(asked.status, expected, "{asked:?}");
+    }
+    assert_eq!(
+        server.request("PUT", "/api/v1/caddy/ask", &[], "").status,
+        405
+    );
     let large = "x".repeat(3 << 20);
     let answer = server.request("POST", "/api/v1/admin/keys", &[&server.bearer()], &large);
     assert_eq!(answer.status, 413, "{answer:?}");
