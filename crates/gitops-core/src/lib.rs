@@ -10,6 +10,7 @@ pub mod live_trigger;
 mod load;
 mod manifest;
 mod planner;
+pub mod preview;
 pub mod render;
 pub mod review;
 pub mod schedule;
@@ -20,7 +21,7 @@ mod windows;
 mod yaml;
 
 pub use load::{LoadCache, LoadOptions, Loaded, load};
-pub use manifest::{Notification, SourceSettings, Window, app_name};
+pub use manifest::{Notification, PreviewOptions, SourceSettings, Window, app_name};
 pub use planner::{check_desired, plan};
 pub use review::Review;
 pub use tree::{EntryKind, MapTree, ReadError, TreeEntry, TreeReader};

@@ -17,7 +17,7 @@ use crate::{
 };
 
 pub(crate) use settings::settings;
-pub use settings::{Notification, SourceSettings, Window};
+pub use settings::{Notification, PreviewOptions, SourceSettings, Window};
 pub(crate) use triggers::{TriggerManifest, trigger};
 
 /// Bytes of a manifest.

@@ -18,6 +18,7 @@ mod keys;
 pub mod openapi;
 mod operations;
 mod plan;
+mod previews;
 mod replay;
 mod runs;
 mod schedule;
@@ -44,7 +45,10 @@ use self::{
     operations::{routes, routes_beside},
     session::LoginThrottle,
 };
-use crate::{drift::DriftWatch, events::EventHub, live_cache::LiveCache, sources::Sources};
+use crate::{
+    drift::DriftWatch, events::EventHub, live_cache::LiveCache, previews::Previews, pulls::Pulls,
+    sources::Sources,
+};
 
 pub(crate) use answer::Problem;
 
@@ -62,6 +66,10 @@ pub struct AdminState {
     pub clock: Arc<dyn Clock>,
     /// The sources that this process deploys.
     pub sources: Arc<Sources>,
+    /// Branches and pull requests as apps of their own.
+    pub previews: Arc<Previews>,
+    /// What forges are told.
+    pub pulls: Arc<Pulls>,
     /// What happens, as it happens.
     pub events: Arc<EventHub>,
     /// Where live differs from git.

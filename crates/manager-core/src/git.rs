@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use git2::{ErrorClass, ErrorCode, ObjectType, Oid, Repository};
+use chrono::{DateTime, Utc};
+use git2::{BranchType, ErrorClass, ErrorCode, ObjectType, Oid, Repository};
 use parking_lot::Mutex;
 use picloud_gitops_core::{EntryKind, ReadError, TreeEntry, TreeReader};
 use picloud_shared::{BlobId, CommitId};
@@ -147,6 +148,40 @@ impl GitRepository {
         }
     }
 
+    /// The branch that is checked out, also one without a commit.
+    pub fn checked_out(&self) -> Result<Option<String>, GitError> {
+        let repository = self.repository.lock();
+        let head = repository.find_reference("HEAD")?;
+        let target = head.symbolic_target().ok().flatten();
+        let branch = target.and_then(|target| target.strip_prefix("refs/heads/"));
+        Ok(branch.map(str::to_owned))
+    }
+
+    /// All branches with their newest commits, and when these were committed.
+    pub fn branches(&self) -> Result<Vec<(String, CommitId, DateTime<Utc>)>, GitError> {
+        let repository = self.repository.lock();
+        let mut found = Vec::new();
+        for branch in repository.branches(Some(BranchType::Local))? {
+            let (branch, _) = branch?;
+            // What isn't UTF-8, or points at nothing, can't be deployed either.
+            let Ok(name) = branch.name().map(|name| name.map(str::to_owned)) else {
+                continue;
+            };
+            if let (Some(name), Ok(commit)) = (name, branch.get().peel_to_commit()) {
+                found.push((name, commit_id(commit.id())?, instant(&commit)));
+            }
+        }
+        Ok(found)
+    }
+
+    /// When a commit was made.
+    pub fn committed_at(&self, id: &CommitId) -> Result<DateTime<Utc>, GitError> {
+        let repository = self.repository.lock();
+        Ok(instant(
+            &repository.find_commit(Oid::from_str(id.as_str())?)?,
+        ))
+    }
+
     /// The commit that a revision names, if there is one.
     pub fn resolve(&self, revision: &str) -> Result<Option<CommitId>, GitError> {
         let repository = self.repository.lock();
@@ -213,6 +248,10 @@ impl GitRepository {
             Err(error) => Err(error.into()),
         }
     }
+}
+
+fn instant(commit: &git2::Commit<'_>) -> DateTime<Utc> {
+    DateTime::from_timestamp(commit.time().seconds(), 0).unwrap_or_default()
 }
 
 fn commit_id(id: Oid) -> Result<CommitId, GitError> {

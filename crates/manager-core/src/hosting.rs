@@ -11,7 +11,7 @@ use std::{path::PathBuf, sync::Arc};
 use picloud_shared::Clock;
 use picloud_store::Store;
 
-use crate::sources::Sources;
+use crate::{previews::Previews, sources::Sources};
 
 pub use hooks::{HookRequest, PHASES, RefUpdate, listen};
 pub(crate) use http::base_url;
@@ -26,6 +26,8 @@ pub struct HostingState {
     pub clock: Arc<dyn Clock>,
     /// Whose repositories.
     pub sources: Arc<Sources>,
+    /// What is shown of other branches.
+    pub previews: Arc<Previews>,
     /// Where hooks reach this process.
     pub socket: PathBuf,
     /// The folder of the hooks.

@@ -14,6 +14,7 @@ pub mod live_cache;
 pub mod mirror;
 pub mod notifications;
 pub mod origin;
+pub mod previews;
 pub mod pulls;
 pub mod reconcile;
 pub mod signals;

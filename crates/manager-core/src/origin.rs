@@ -13,6 +13,7 @@ use picloud_store::SourceRecord;
 use crate::{
     git::{GitError, LocalPath},
     mirror::Mirror,
+    previews::PreviewOrigin,
     watch::{Pause, RefWatch},
     work_tree::WorkTree,
 };
@@ -27,6 +28,8 @@ pub enum Origin {
     Remote(Arc<Mirror>, String),
     /// The files of a folder as they are saved (`picloud dev`).
     WorkTree(Arc<WorkTree>),
+    /// A branch of another source's repository.
+    Preview(Arc<PreviewOrigin>),
 }
 
 /// What tells that there may be something new.
@@ -54,7 +57,7 @@ impl Origin {
     /// Brings the object database up to date, and tells where it is.
     pub(crate) async fn refresh(&self) -> Result<LocalPath, GitError> {
         match self {
-            Self::Local(..) | Self::Hosted(_) => self.at_rest(),
+            Self::Local(..) | Self::Hosted(_) | Self::Preview(_) => self.at_rest(),
             Self::Remote(mirror, prefix) => mirror.fetch(prefix).await,
             Self::WorkTree(tree) => tree.commit().await,
         }
@@ -70,6 +73,7 @@ impl Origin {
             Self::Hosted(path) => path.clone(),
             Self::Remote(mirror, prefix) => mirror.at_rest(prefix)?,
             Self::WorkTree(tree) => tree.at_rest(),
+            Self::Preview(origin) => origin.at_rest()?,
         })
     }
 
@@ -78,7 +82,7 @@ impl Origin {
         match self {
             Self::Local(..) => source.branch.as_deref(),
             Self::Hosted(_) | Self::Remote(..) => Some(source.branch.as_deref().unwrap_or("main")),
-            Self::WorkTree(_) => None,
+            Self::WorkTree(_) | Self::Preview(_) => None,
         }
     }
 
@@ -88,6 +92,7 @@ impl Origin {
             Self::Local(_, prefix) | Self::Remote(_, prefix) => prefix,
             Self::Hosted(path) => &path.prefix,
             Self::WorkTree(tree) => tree.prefix(),
+            Self::Preview(origin) => origin.prefix(),
         }
     }
 
@@ -110,7 +115,7 @@ impl Origin {
 
     /// Whether commits follow one another; saved files don't.
     pub(crate) fn has_history(&self) -> bool {
-        !matches!(self, Self::WorkTree(_))
+        !matches!(self, Self::WorkTree(_) | Self::Preview(_))
     }
 
     /// Begins to watch.
@@ -123,6 +128,7 @@ impl Origin {
             Self::Hosted(path) => Watch::refs(path),
             Self::Remote(mirror, _) => Watch::Timer(Arc::clone(mirror)),
             Self::WorkTree(tree) => Watch::Files(Arc::clone(tree)),
+            Self::Preview(_) => Watch::Missing,
         }
     }
 

@@ -16,6 +16,7 @@ use crate::{
     forge::{self, Comment, CommitState, CommitStatus, Forge, ForgeError, keep_comment},
     git::{GitError, GitRepository},
     origin::Origin,
+    previews::Previews,
     reconcile::{DeployError, Deployer},
     sources::Sources,
     webhooks::{delivery::PullEvent, once::Once},
@@ -35,6 +36,7 @@ pub struct Pulls {
     store: Store,
     clock: Arc<dyn Clock>,
     sources: Arc<Sources>,
+    previews: Arc<Previews>,
     /// One at a time, of each.
     once: Once,
 }
@@ -98,11 +100,17 @@ struct Head {
 
 impl Pulls {
     /// None is looked at before it is told of.
-    pub fn new(store: Store, clock: Arc<dyn Clock>, sources: Arc<Sources>) -> Arc<Self> {
+    pub fn new(
+        store: Store,
+        clock: Arc<dyn Clock>,
+        sources: Arc<Sources>,
+        previews: Arc<Previews>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             store,
             clock,
             sources,
+            previews,
             once: Once::default(),
         })
     }
@@ -165,6 +173,7 @@ impl Pulls {
         };
         self.store.put_pull(&pull, self.clock.now()).await?;
         if !pull.open {
+            self.previews.wake();
             return Ok(Reported::Closed);
         }
         match self.report(&source.name, pull.number).await {
@@ -244,11 +253,18 @@ impl Pulls {
                 .map(|url| format!("{url}/dashboard/")),
         };
         let pending = status(CommitState::Pending, "planning".to_owned());
-        let repository = pull.repository.as_str();
-        forge.set_status(repository, &commit, &pending).await?;
+        let repository = pull.repository.clone();
+        forge.set_status(&repository, &commit, &pending).await?;
         let review = review(&deployer, head).await?;
         let valid = !review.has_errors();
-        self.comment(forge.as_ref(), source, &pull, &review).await?;
+        let pull = PullRecord {
+            head: commit.as_str().to_owned(),
+            ..pull
+        };
+        let shown = self.previews.of_pull(&deployer, &pull).await?;
+        let shown = shown.markdown(source, names.public_url.as_deref());
+        self.comment(forge.as_ref(), source, &pull, &review, &shown)
+            .await?;
         let summary = if valid {
             render::summary(&review)
         } else {
@@ -260,7 +276,7 @@ impl Pulls {
             CommitState::Failure
         };
         let done = status(state, summary.clone());
-        forge.set_status(repository, &commit, &done).await?;
+        forge.set_status(&repository, &commit, &done).await?;
         self.store.set_pull_reported(&pull, commit.as_str()).await?;
         tracing::info!(%source, number, %commit, valid, "a pull request was planned");
         Ok(Reported::Planned { valid, summary })
@@ -272,11 +288,12 @@ impl Pulls {
         source: &SourceName,
         pull: &PullRecord,
         review: &Review,
+        preview: &str,
     ) -> Result<(), PullError> {
-        let text = render::markdown(review);
+        let text = render::markdown(review) + preview;
         let comment = Comment {
             source: source.to_string(),
-            digest: digest(review),
+            digest: digest(review, preview),
             text,
         };
         let same = pull.comment_digest.as_ref() == Some(&comment.digest);
@@ -293,11 +310,12 @@ impl Pulls {
 }
 
 /// Of what a comment says, but for the fire times, which every moment makes anew.
-fn digest(review: &Review) -> String {
+fn digest(review: &Review, preview: &str) -> String {
     let errors = serde_json::to_vec(&review.errors).unwrap_or_default();
     let digest = Sha256::new()
         .chain_update(&review.hash)
         .chain_update(errors)
+        .chain_update(preview)
         .finalize();
     digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -107,6 +107,8 @@ pub struct DeployerOptions {
     pub signers: Arc<BTreeMap<SourceName, Signers>>,
     /// Tells those whom picloud.yaml names.
     pub notifier: Arc<Notifier>,
+    /// Is told of each look at a repository: its other references may have changed.
+    pub looked: Arc<Notify>,
 }
 
 /// Deploys the commits of one source.
@@ -263,6 +265,9 @@ impl Deployer {
         known: &mut Option<Known>,
     ) -> Result<Option<Arc<Deployment>>, DeployError> {
         let done = self.sync_head(known).await;
+        if !matches!(self.origin, Origin::Preview(_)) {
+            self.options.looked.notify_one();
+        }
         let trouble = done.as_ref().err().map(ToString::to_string);
         let before = std::mem::replace(&mut *self.trouble.lock(), trouble.clone());
         if let Some(error) = trouble.filter(|error| before.as_ref() != Some(error)) {
@@ -392,9 +397,16 @@ impl Deployer {
         path: LocalPath,
     ) -> Result<(Arc<GitRepository>, Option<CommitId>), DeployError> {
         let branch = self.origin.branch(&self.source).map(str::to_owned);
+        let chosen = match &self.origin {
+            Origin::Preview(origin) => Some(origin.head()),
+            _ => None,
+        };
         let opened = blocking(move || {
             let repository = GitRepository::open(&path)?;
-            let head = repository.head(branch.as_deref())?;
+            let head = match chosen {
+                Some(chosen) => Some(chosen),
+                None => repository.head(branch.as_deref())?,
+            };
             Ok::<_, GitError>((Arc::new(repository), head))
         });
         Ok(opened.await??)

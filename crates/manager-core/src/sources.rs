@@ -5,7 +5,10 @@ use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 use parking_lot::RwLock;
 use picloud_shared::{SourceId, SourceName};
 use picloud_store::{SourceKind, SourceRecord, StoreError};
-use tokio::{sync::broadcast, task::JoinHandle};
+use tokio::{
+    sync::{Notify, broadcast},
+    task::JoinHandle,
+};
 
 use crate::{
     git::{GitError, LocalPath},
@@ -60,6 +63,16 @@ impl Sources {
     /// Tells of each deployment that ends, of any source.
     pub fn subscribe(&self) -> broadcast::Receiver<Finished> {
         self.options.finished.subscribe()
+    }
+
+    /// Tells of each look at any source's repository.
+    pub(crate) fn looked(&self) -> Arc<Notify> {
+        Arc::clone(&self.options.looked)
+    }
+
+    /// What deployers of this process need.
+    pub(crate) fn options(&self) -> DeployerOptions {
+        self.options.clone()
     }
 
     /// The deployer of a source.

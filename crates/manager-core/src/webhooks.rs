@@ -30,6 +30,7 @@ use crate::{
     admin::Problem,
     hosting::base_url,
     keys,
+    previews::Previews,
     pulls::{PullError, Pulls, Reported},
     reconcile::{DeployError, Deployer},
     sources::Sources,
@@ -56,6 +57,8 @@ pub struct WebhookState {
     pub sources: Arc<Sources>,
     /// What is done about pull requests.
     pub pulls: Arc<Pulls>,
+    /// What is done about other branches.
+    pub previews: Arc<Previews>,
     shared: Arc<Shared>,
 }
 
@@ -71,7 +74,7 @@ impl WebhookState {
         store: Store,
         clock: Arc<dyn Clock>,
         sources: Arc<Sources>,
-        pulls: Arc<Pulls>,
+        (pulls, previews): (Arc<Pulls>, Arc<Previews>),
         max_body: usize,
     ) -> Self {
         Self {
@@ -79,6 +82,7 @@ impl WebhookState {
             clock,
             sources,
             pulls,
+            previews,
             shared: Arc::new(Shared {
                 bodies: Bodies::new(max_body),
                 once: Once::default(),
@@ -305,11 +309,7 @@ async fn act(
             Ok(Answer::new(StatusCode::OK, body))
         }
         Event::Push { references } if !references.iter().any(|of| deployer.deploys(of)) => {
-            let shown = references.join(", ");
-            Ok(Answer::ignored(
-                name,
-                &format!("{shown}: not the branch that is deployed"),
-            ))
+            preview(state, &deployer, &references).await
         }
         Event::Push { .. } | Event::Sync => deploy(state, &deployer).await,
         Event::Pull(pull) => plan(state, &deployer, delivery.repository, pull).await,
@@ -350,6 +350,30 @@ async fn deploy(state: &WebhookState, deployer: &Arc<Deployer>) -> Result<Answer
     });
     body["deployment"] = deployment.as_deref().map_or(Value::Null, show_deployment);
     Ok(Answer::new(StatusCode::OK, body))
+}
+
+/// Another branch: nothing, or its preview.
+async fn preview(
+    state: &WebhookState,
+    deployer: &Arc<Deployer>,
+    references: &[String],
+) -> Result<Answer, Problem> {
+    let source = deployer.source();
+    let is_branch = |of: &String| of.starts_with("refs/heads/");
+    let previews =
+        references.iter().any(is_branch) && state.previews.are_on(source.id).await.unwrap_or(false);
+    if !previews {
+        let shown = references.join(", ");
+        let why = format!("{shown}: not the branch that is deployed");
+        return Ok(Answer::ignored(&source.name, &why));
+    }
+    // The look that follows brings its preview; also where nobody waits.
+    let done = tokio::time::timeout(WAIT, deployer.sync_shared()).await;
+    if let Ok(Err(error)) = done {
+        return Ok(not_now(&source.name, &error));
+    }
+    let body = json!({ "outcome": "preview", "source": source.name, "references": references });
+    Ok(Answer::new(StatusCode::ACCEPTED, body))
 }
 
 /// Plans a pull request and tells its forge; goes on where nobody waits any more.

@@ -88,6 +88,9 @@ pub enum Command {
     /// Makes, lists and revokes API keys
     #[command(subcommand)]
     Keys(KeysCommand),
+    /// Lists previews of branches and pull requests, and lets those of forks be made
+    #[command(subcommand)]
+    Previews(PreviewsCommand),
     /// Shows when a schedule fires, offline
     Schedule(ScheduleArgs),
     /// Makes keys for secrets, and seals values
@@ -351,6 +354,29 @@ pub struct SyncArgs {
     /// The server and the format.
     #[command(flatten)]
     pub remote: RemoteArgs,
+}
+
+/// What `previews` does.
+#[derive(Debug, Clone, Subcommand)]
+pub enum PreviewsCommand {
+    /// Lists the previews of a source, and what waits for an approval
+    List {
+        /// The source
+        source: String,
+        /// The server and the format.
+        #[command(flatten)]
+        remote: RemoteArgs,
+    },
+    /// Lets the head of a fork's pull request have a preview
+    Approve {
+        /// The source
+        source: String,
+        /// As in `list`: `pr-7`
+        slug: String,
+        /// The server and the format.
+        #[command(flatten)]
+        remote: RemoteArgs,
+    },
 }
 
 /// What `init` takes.

@@ -18,6 +18,7 @@ pub mod keys;
 pub mod logs;
 pub mod migrate;
 pub mod plan;
+pub mod previews;
 pub mod replay;
 pub mod restore;
 pub mod run;

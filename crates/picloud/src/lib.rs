@@ -103,6 +103,7 @@ fn dispatch(command: &cli::Command) -> anyhow::Result<Ending> {
         C::Sources(args) => command::sources::run(args),
         C::Backup(args) => command::backup::run(args),
         C::Restore(args) => command::restore::run(args),
+        C::Previews(args) => command::previews::run(args),
         C::Schema(args) => command::schema::run(args),
         C::Migrate(args) => command::migrate::run(args),
         C::Doctor(args) => command::doctor::run(args),

@@ -11,7 +11,8 @@ use picloud_executor_core::{InProcessExecutor, RhaiChecker};
 use picloud_executor_process::{ProcessExecutor, ProcessOptions};
 use picloud_manager_core::{
     AdminState, Deployer, DeployerOptions, DriftWatch, EventHub, Former, HostingState, Notifier,
-    Probe, Sources, git::LocalPath, keys, pulls::Pulls, signals, webhooks::WebhookState,
+    Probe, Sources, git::LocalPath, keys, previews::Previews, pulls::Pulls, signals,
+    webhooks::WebhookState,
     work_tree::WorkTree,
 };
 use picloud_orchestrator_core::{
@@ -230,6 +231,7 @@ impl Server {
                 probe,
                 signers: Arc::new(config.signers.clone()),
                 notifier: Arc::clone(&notifier),
+                looked: Arc::default(),
             },
             data.path().to_owned(),
         );
@@ -282,7 +284,10 @@ impl Server {
             None => None,
         };
         sources.open().await.context("the sources cannot be read")?;
+        let previews = Previews::new(store.clone(), Arc::clone(&clock), Arc::clone(&sources));
+        following.push(tokio::spawn(Arc::clone(&previews).run()));
         let hosting = HostingState {
+            previews: Arc::clone(&previews),
             store: store.clone(),
             clock: Arc::clone(&clock),
             sources: Arc::clone(&sources),
@@ -294,13 +299,18 @@ impl Server {
             .await
             .context("hosted repositories cannot be served")?;
         let git = picloud_manager_core::hosting::router(hosting);
-        let pulls = Pulls::new(store.clone(), Arc::clone(&clock), Arc::clone(&sources));
+        let pulls = Pulls::new(
+            store.clone(),
+            Arc::clone(&clock),
+            Arc::clone(&sources),
+            Arc::clone(&previews),
+        );
         following.push(tokio::spawn(Arc::clone(&pulls).run()));
         let hooks = picloud_manager_core::webhooks::router(WebhookState::new(
             store.clone(),
             Arc::clone(&clock),
             Arc::clone(&sources),
-            pulls,
+            (Arc::clone(&pulls), Arc::clone(&previews)),
             config.webhook_max_body,
         ));
         let drift = DriftWatch::new(
@@ -323,6 +333,8 @@ impl Server {
                 clock,
                 direct,
                 sources: Arc::clone(&sources),
+                previews,
+                pulls,
                 drift,
                 events,
                 served: holder.watch(),

@@ -206,7 +206,8 @@ impl Store {
         let version = live::lock_version(&mut transaction).await?;
         let generation = version.generation + 1;
         let apps = sqlx::query_scalar!(
-            "SELECT id FROM apps WHERE source_id = $1 AND pruned_at IS NULL",
+            "SELECT id FROM apps WHERE pruned_at IS NULL
+                 AND (source_id = $1 OR source_id IN (SELECT id FROM sources WHERE preview_of = $1))",
             id.0
         )
         .fetch_all(&mut *transaction)

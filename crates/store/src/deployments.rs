@@ -169,7 +169,7 @@ impl Store {
                  waits_until, signed_by, changes AS "changes: Value", errors AS "errors: Value", steps AS "steps: Value",
                  history_rewritten, generation, started_at, duration_ms
                FROM deployments d JOIN sources s ON s.id = d.source_id
-               WHERE ($1::text IS NULL OR s.name = $1) AND ($2::uuid IS NULL OR d.id < $2)
+               WHERE (s.name = $1 OR $1::text IS NULL AND s.preview_of IS NULL) AND ($2::uuid IS NULL OR d.id < $2)
                ORDER BY d.id DESC LIMIT $3"#,
             source.map(SourceName::as_str),
             query.after()?,

@@ -21,6 +21,7 @@ pub mod nodes;
 pub mod notifications;
 pub mod outbox;
 pub mod page;
+pub mod previews;
 pub mod pulls;
 pub mod runs;
 pub mod sessions;

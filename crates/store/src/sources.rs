@@ -183,13 +183,13 @@ impl Store {
         .try_into()
     }
 
-    /// All sources by name.
+    /// All sources by name, but for previews.
     pub async fn sources(&self) -> Result<Vec<SourceRecord>, StoreError> {
         let rows = sqlx::query_as!(
             Row,
             r#"SELECT id, name, kind, url, branch, path, interval_ms, webhook_secret, forge AS "forge: Value",
                  live_commit, settled_head, approved_commit, suspended, created_at
-               FROM sources ORDER BY name"#,
+               FROM sources WHERE preview_of IS NULL ORDER BY name"#,
         )
         .fetch_all(self.pool())
         .await?;

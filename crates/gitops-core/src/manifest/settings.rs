@@ -27,7 +27,7 @@ pub struct SourceSettings {
     /// Whether the head commit must be signed by a key that the server lists.
     pub verify_signatures: bool,
     /// Branches and pull requests as apps of their own.
-    pub previews: Previews,
+    pub previews: PreviewOptions,
     /// Who is told of what.
     pub notifications: Vec<Notification>,
     /// Limits of apps that set none.
@@ -49,7 +49,7 @@ pub struct Window {
 
 /// `previews`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Previews {
+pub struct PreviewOptions {
     /// Whether there are any.
     pub enabled: bool,
     /// How long one stays without a commit.
@@ -69,6 +69,16 @@ pub struct Notification {
     pub format: String,
 }
 
+impl Default for PreviewOptions {
+    fn default() -> Self {
+        Self {
+            enabled: false,
+            ttl_ms: 7 * 86_400_000,
+            triggers: false,
+        }
+    }
+}
+
 impl Default for SourceSettings {
     fn default() -> Self {
         Self {
@@ -78,11 +88,7 @@ impl Default for SourceSettings {
             interval_ms: 180_000,
             windows: Vec::new(),
             verify_signatures: false,
-            previews: Previews {
-                enabled: false,
-                ttl_ms: 7 * 86_400_000,
-                triggers: false,
-            },
+            previews: PreviewOptions::default(),
             notifications: Vec::new(),
             default_limits: LimitsPatch::default(),
         }
@@ -110,9 +116,6 @@ pub(crate) fn settings(text: &str, report: &mut Report<'_>) -> SourceSettings {
                     match key.name.as_str() {
                         "enabled" => {
                             previews.enabled = report.boolean(node, "enabled").unwrap_or(false);
-                            if previews.enabled {
-                                report.not_yet(key);
-                            }
                         }
                         "ttl" => {
                             let ttl = report.duration(node, "ttl", 60_000, 366 * 86_400_000);

@@ -14,7 +14,7 @@ use picloud_shared::{
     app::to_value,
     plan::{LiveApp, LiveState},
 };
-use picloud_store::SourceRecord;
+use picloud_store::{SourceRecord, previews::PreviewRecord};
 use serde_json::{Value, json};
 
 use super::{
@@ -63,6 +63,7 @@ pub(super) async fn show(
 /// What is shown of apps beside their configuration: asked for once, however many they are.
 struct Around {
     sources: Vec<SourceRecord>,
+    previews: Vec<PreviewRecord>,
     /// Runs of the last minutes, and those of them that went well.
     runs: HashMap<AppId, (u64, u64)>,
     drift: Arc<DriftWatch>,
@@ -81,6 +82,7 @@ impl Around {
         }
         Ok(Self {
             sources: state.store.sources().await?,
+            previews: state.store.previews().await?,
             runs,
             drift: Arc::clone(&state.drift),
         })
@@ -101,7 +103,12 @@ impl Around {
 }
 
 fn show_value(around: &Around, app: &LiveApp) -> Value {
-    let source = around.sources.iter().find(|source| source.id == app.source);
+    let preview = around
+        .previews
+        .iter()
+        .find(|preview| preview.source == app.source);
+    let owner = preview.map_or(app.source, |preview| preview.parent);
+    let source = around.sources.iter().find(|source| source.id == owner);
     let suspended = source.is_some_and(|source| source.suspended);
     let sync = match (&app.pinned_commit, suspended) {
         _ if around.drift.is_drifted(app.id) => "drifted",
@@ -109,16 +116,19 @@ fn show_value(around: &Around, app: &LiveApp) -> Value {
         (Some(_), _) => "failed",
         (None, _) => "synced",
     };
-    let commit = app
-        .pinned_commit
-        .clone()
-        .or_else(|| source.and_then(|source| source.live_commit.clone()));
+    let commit = app.pinned_commit.clone().or_else(|| match preview {
+        Some(preview) => preview.live_commit.clone(),
+        None => source.and_then(|source| source.live_commit.clone()),
+    });
     let spec = &app.spec;
     json!({
         "id": app.id,
         "name": spec.name,
         "description": spec.description,
         "source": source.map(|source| &source.name),
+        "preview": preview.map(|preview| json!({
+            "slug": preview.slug, "reference": preview.reference, "head_at": preview.head_at,
+        })),
         "dir": spec.dir,
         "commit": commit,
         "sync": sync,

@@ -106,6 +106,7 @@ fn path_parameters(path: &str) -> Value {
             let (about, example) = match name {
                 "app" => ("The app's name or id.", "guestbook"),
                 "source" => ("The source's name or id.", "main"),
+                "slug" => ("What the names of the preview's apps end in.", "pr-7"),
                 "trigger" => ("The trigger's name or id.", "nightly"),
                 "path" => (
                     "From the app's folder; it may have slashes.",

@@ -8,8 +8,8 @@ use super::{
     MAX_TREE,
     access::Access,
     api::{Api, Method, op},
-    apps, ask, audit, dead_letters, deployments, drift, events, instance, keys, plan, replay, runs,
-    schedule, session, sources, stats, triggers,
+    apps, ask, audit, dead_letters, deployments, drift, events, instance, keys, plan, previews,
+    replay, runs, schedule, session, sources, stats, triggers,
 };
 
 /// Every operation below `/api/v1/admin`, with what is said of it. Who may call an operation
@@ -119,6 +119,27 @@ fn sources_and_deployments(api: Api) -> Api {
         )
         .gives(200, "What was done.", "Healed")
         .can(409, "The repository cannot be used as it is."),
+    )
+    .get(
+        "/sources/{source}/previews",
+        previews::list,
+        op(
+            "listPreviews",
+            "Sources",
+            "What there is to see of a source's branches and pull requests, and what waits for an approval.",
+        )
+        .lists("Preview"),
+    )
+    .post(
+        "/sources/{source}/previews/{slug}/approve",
+        previews::approve,
+        op(
+            "approvePreview",
+            "Sources",
+            "Lets the head of a fork's pull request have a preview.",
+        )
+        .more("A newer head waits again: a person lets what they saw.")
+        .gives(200, "What may be shown.", "Approved"),
     )
     .get(
         "/deployments",

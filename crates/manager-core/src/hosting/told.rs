@@ -140,16 +140,39 @@ pub(super) async fn after(state: &HostingState, request: &HookRequest) -> String
     };
     upkeep::tidy(state.sources.hosted_dir(&deployer.source().name));
     let deployed = deployed_branch(&deployer);
-    let own = request
+    let mut out = String::new();
+    if let Some(update) = request
         .updates
         .iter()
-        .find(|update| update.reference == deployed);
-    let Some(update) = own else {
-        return String::new();
-    };
+        .find(|update| update.reference == deployed)
+    {
+        out.push_str(&after_own(state, request, &deployer, update).await);
+    }
+    for update in &request.updates {
+        if update.reference != deployed
+            && let Some(branch) = update.reference.strip_prefix("refs/heads/")
+        {
+            match state.previews.of_branch(deployer.source().id, branch).await {
+                Ok(shown) => out.push_str(&shown.lines(&request.base_url)),
+                Err(error) => out.push_str(&format!(
+                    "warning: the preview of `{branch}` is not up to date: {error}; it is tried again by itself\n"
+                )),
+            }
+        }
+    }
+    out
+}
+
+/// Deploys the branch that is deployed.
+async fn after_own(
+    state: &HostingState,
+    request: &HookRequest,
+    deployer: &Deployer,
+    update: &RefUpdate,
+) -> String {
     let approve = PushOptions::parse(&request.options).is_ok_and(|options| options.approve);
     note(state, request, update, approve).await;
-    match deploy(state, &deployer, approve).await {
+    match deploy(state, deployer, approve).await {
         Ok(Some(deployment)) => {
             let mut out = outcome(&deployment);
             if deployment.commit.as_str() != update.new {

@@ -22,7 +22,10 @@ use super::{
     contents::contents,
     known::{self, Known},
 };
-use crate::git::{Commit, GitError, GitRepository};
+use crate::{
+    git::{Commit, GitError, GitRepository},
+    origin::Origin,
+};
 
 /// One deployment under way.
 pub(super) struct Work {
@@ -130,7 +133,10 @@ impl Work {
             };
             load(git.as_ref(), &tree, &options, &mut cache.lock())
         });
-        let loaded = loaded.await??;
+        let mut loaded = loaded.await??;
+        if let Origin::Preview(origin) = &deployer.origin {
+            origin.shape(&mut loaded);
+        }
         let broken = check_desired(&loaded.desired);
         if !broken.is_empty() {
             return Err(DeployError::Unexpected(format!(

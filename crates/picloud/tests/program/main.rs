@@ -12,6 +12,7 @@ mod drift;
 mod files;
 mod hostile;
 mod outbox;
+mod previews;
 mod pulls;
 mod push;
 mod sdk;

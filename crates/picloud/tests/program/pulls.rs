@@ -20,6 +20,8 @@ struct World {
     server: Server,
     forge: FakeForge,
     kind: ForgeKind,
+    /// Where the pull request comes from.
+    from: &'static str,
 }
 
 fn word(kind: ForgeKind) -> &'static str {
@@ -33,9 +35,14 @@ fn word(kind: ForgeKind) -> &'static str {
 
 impl World {
     fn start(kind: ForgeKind) -> Self {
+        Self::start_with(kind, "octo/shop", "{}\n")
+    }
+
+    fn start_with(kind: ForgeKind, from: &'static str, settings: &str) -> Self {
         let (own, remote) = (TestRepository::new(), TestRepository::new());
         own.write("apps/near/app.yaml", "name: near\n");
         own.commit("feat: near");
+        remote.write("picloud.yaml", settings);
         remote.write("app.yaml", MANIFEST);
         remote.write("scripts/a.rhai", "1");
         remote.commit("feat: a shop");
@@ -44,6 +51,7 @@ impl World {
             forge: FakeForge::start(kind),
             remote,
             kind,
+            from,
         };
         world.put();
         eventually("the shop", || world.server.get("/apps/shop/").status == 200);
@@ -91,7 +99,7 @@ impl World {
                 let repository = json!({ "full_name": "octo/shop" });
                 let body = json!({ "action": action, "number": 7, "repository": repository,
                     "pull_request": { "number": 7, "title": "A topic", "state": if open { "open" } else { "closed" },
-                        "head": { "sha": head, "ref": "topic", "repo": repository },
+                        "head": { "sha": head, "ref": "topic", "repo": { "full_name": self.from } },
                         "base": { "ref": "main", "repo": repository } } });
                 (header, "pull_request", body)
             }
@@ -300,6 +308,7 @@ fn limits_are_waited_for_and_what_was_told_is_known_after_a_restart() {
         server,
         forge,
         kind,
+        from,
     } = world;
     let own = TestRepository::new();
     own.write("apps/near/app.yaml", "name: near\n");
@@ -309,6 +318,7 @@ fn limits_are_waited_for_and_what_was_told_is_known_after_a_restart() {
         remote,
         forge,
         kind,
+        from,
     };
     let writes = world.forge.writes();
     eventually("the source", || world.tell("edited", &head).status == 200);
@@ -335,4 +345,55 @@ fn limits_are_waited_for_and_what_was_told_is_known_after_a_restart() {
         "{asked:?}"
     );
     other.settled();
+}
+
+#[test]
+fn a_preview_is_in_the_comment_and_that_of_a_fork_waits_for_an_approval() {
+    let settings = "previews: {enabled: true}\n";
+    let world = World::start_with(ForgeKind::GitHub, "octo/shop", settings);
+    let head = world.commit(MANIFEST);
+    assert_eq!(outcome(&world.tell("opened", &head)), "planned");
+    let comments = world.forge.comments(7);
+    assert!(comments[0].contains("/apps/shop--topic/"), "{comments:?}");
+    assert_eq!(world.server.get("/apps/shop--topic/").status, 200);
+
+    let fork = World::start_with(ForgeKind::GitHub, "stranger/shop", settings);
+    let head = fork.commit(CHANGED);
+    fork.remote.git(&["branch", "-qD", "topic"]);
+    assert_eq!(outcome(&fork.tell("opened", &head)), "planned");
+    let comments = fork.forge.comments(7);
+    assert!(
+        comments[0].contains("picloud previews approve far pr-7"),
+        "{comments:?}"
+    );
+    assert_eq!(fork.server.get("/apps/shop--pr-7/new").status, 404);
+    let waiting = fork.server.admin("/sources/far/previews");
+    assert_eq!(waiting["items"][0]["state"], "waiting", "{waiting}");
+    fork.server
+        .admin_post("/sources/far/previews/pr-7/approve", &json!({}));
+    eventually("the fork's preview", || {
+        fork.server.get("/apps/shop--pr-7/new").status == 200
+    });
+    eventually("its address", || {
+        fork.forge.comments(7)[0].contains("/apps/shop--pr-7/")
+    });
+    // Another head is another decision.
+    let next = fork.commit(&CHANGED.replace("9s", "8s"));
+    fork.remote.git(&["branch", "-qD", "topic"]);
+    assert_eq!(outcome(&fork.tell("synchronize", &next)), "planned");
+    eventually("the preview's end", || {
+        fork.server.get("/apps/shop--pr-7/new").status == 404
+    });
+    assert!(fork.forge.comments(7)[0].contains("waits for an approval"));
+    fork.server
+        .admin_post("/sources/far/previews/pr-7/approve", &json!({}));
+    eventually("the preview again", || {
+        fork.server.get("/apps/shop--pr-7/new").status == 200
+    });
+    assert_eq!(outcome(&fork.tell("closed", &next)), "closed");
+    eventually("its end", || {
+        fork.server.get("/apps/shop--pr-7/new").status == 404
+    });
+    assert_eq!(fork.server.get("/apps/shop/").status, 200);
+    fork.settled();
 }
