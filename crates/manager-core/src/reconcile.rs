@@ -452,12 +452,17 @@ impl Deployer {
         commit: &CommitId,
         settings: &SourceSettings,
     ) -> Result<Result<Option<String>, SignatureError>, DeployError> {
-        let live = self.options.store.source_settings(self.source.id).await?;
+        // A preview runs with what the source has: who may sign for that may sign for this.
+        let owner = match &self.origin {
+            Origin::Preview(origin) => origin.owner(),
+            _ => &self.source,
+        };
+        let live = self.options.store.source_settings(owner.id).await?;
         let live = live.is_some_and(|live| live["verify_signatures"] == true);
         if !settings.verify_signatures && !live {
             return Ok(Ok(None));
         }
-        let signers = self.options.signers.get(&self.source.name);
+        let signers = self.options.signers.get(&owner.name);
         let signers = signers.cloned().unwrap_or_default();
         let (repository, commit) = (Arc::clone(repository), commit.clone());
         blocking(move || signatures::verify(&repository, &commit, &signers).map(Some)).await

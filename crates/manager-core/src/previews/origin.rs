@@ -5,7 +5,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use picloud_gitops_core::{Loaded, preview};
 use picloud_shared::CommitId;
-use picloud_store::previews::PreviewRecord;
+use picloud_store::{SourceRecord, previews::PreviewRecord};
 
 use crate::{
     git::{GitError, LocalPath},
@@ -42,6 +42,11 @@ impl PreviewOrigin {
     /// The commit that is shown.
     pub(crate) fn head(&self) -> CommitId {
         self.head.lock().clone()
+    }
+
+    /// The source that a branch is shown of.
+    pub(crate) fn owner(&self) -> &SourceRecord {
+        self.parent.source()
     }
 
     /// Where the object database is.
