@@ -7,7 +7,7 @@
 mod origin;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
     time::Duration,
 };
@@ -83,6 +83,15 @@ struct Wanted {
     head: CommitId,
     /// When its head was committed.
     committed_at: DateTime<Utc>,
+}
+
+/// What a repository says.
+#[derive(Default)]
+struct References {
+    /// What is to have a preview.
+    wanted: BTreeMap<String, Wanted>,
+    /// What stays as it is, because its commits aren't here.
+    kept: BTreeSet<String>,
 }
 
 impl Previews {
@@ -240,7 +249,11 @@ impl Previews {
         let wanted = if options.enabled {
             self.wanted(deployer).await?
         } else {
-            BTreeMap::new()
+            Some(References::default())
+        };
+        // A repository that isn't there (yet) says nothing of its branches.
+        let Some(References { wanted, kept }) = wanted else {
+            return Ok(None);
         };
         let is_first = options.enabled && settings.since.is_none();
         if is_first || (!options.enabled && settings.since.is_some()) {
@@ -255,7 +268,7 @@ impl Previews {
         for preview in existing {
             if wanted.contains_key(&preview.reference) {
                 known.insert(preview.reference.clone(), preview);
-            } else {
+            } else if !kept.contains(&preview.reference) {
                 self.remove(&preview).await?;
             }
         }
@@ -297,12 +310,9 @@ impl Previews {
 
     /// The references that are to have a preview: branches but the deployed one, and pull
     /// requests that come from elsewhere, once a person lets them.
-    async fn wanted(
-        &self,
-        deployer: &Arc<Deployer>,
-    ) -> Result<BTreeMap<String, Wanted>, DeployError> {
+    async fn wanted(&self, deployer: &Arc<Deployer>) -> Result<Option<References>, DeployError> {
         if !deployer.origin().has_history() {
-            return Ok(BTreeMap::new());
+            return Ok(Some(References::default()));
         }
         let pulls = self.store.open_pulls(deployer.source().id).await?;
         let deployed = deployer
@@ -316,7 +326,13 @@ impl Previews {
                 Some(deployed) => Some(deployed),
                 None => repository.checked_out()?,
             };
-            let mut wanted = BTreeMap::new();
+            if repository.head(checked_out.as_deref())?.is_none() {
+                return Ok(None);
+            }
+            let References {
+                mut wanted,
+                mut kept,
+            } = References::default();
             for (branch, head, committed_at) in repository.branches()? {
                 if checked_out.as_ref() != Some(&branch) {
                     let wants = Wanted { head, committed_at };
@@ -328,18 +344,23 @@ impl Previews {
                 if pull.fork.is_none() && wanted.contains_key(&branch) {
                     continue;
                 }
-                // What isn't here yet comes with its event.
+                let reference = format!("refs/pull/{}", pull.number);
                 if let Some(head) = repository.resolve(&pull.head)? {
                     let committed_at = repository.committed_at(&head)?;
-                    let wants = Wanted { head, committed_at };
-                    wanted.insert(format!("refs/pull/{}", pull.number), wants);
+                    wanted.insert(reference, Wanted { head, committed_at });
+                } else {
+                    // What isn't here (any more) comes with the next event.
+                    kept.insert(reference);
                 }
             }
-            Ok::<_, GitError>(wanted)
+            Ok::<_, GitError>(Some(References { wanted, kept }))
         });
-        let mut wanted = read
+        let read = read
             .await
             .map_err(|error| DeployError::Unexpected(error.to_string()))??;
+        let Some(References { mut wanted, kept }) = read else {
+            return Ok(None);
+        };
         if wanted.len() > MAX {
             let mut newest: Vec<_> = wanted
                 .iter()
@@ -350,7 +371,7 @@ impl Previews {
                 wanted.remove(&name);
             }
         }
-        Ok(wanted)
+        Ok(Some(References { wanted, kept }))
     }
 
     async fn add(
