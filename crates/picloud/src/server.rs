@@ -12,8 +12,7 @@ use picloud_executor_process::{ProcessExecutor, ProcessOptions};
 use picloud_manager_core::{
     AdminState, Deployer, DeployerOptions, DriftWatch, EventHub, Former, HostingState, Notifier,
     Probe, Sources, git::LocalPath, keys, previews::Previews, pulls::Pulls, signals,
-    webhooks::WebhookState,
-    work_tree::WorkTree,
+    webhooks::WebhookState, work_tree::WorkTree,
 };
 use picloud_orchestrator_core::{
     Direct, Dispatcher, Ingress, IngressOptions, Recorder, RecorderOptions, SnapshotHolder,
