@@ -2,6 +2,7 @@
 
 mod access;
 mod delivery;
+mod live;
 
 mod events;
 
@@ -20,6 +21,7 @@ pub use delivery::{
     AddSourceArgs, ApproveArgs, BackupArgs, ForgeArg, RestoreArgs, SourceKindArg, SourcesCommand,
     WaitArgs,
 };
+pub use live::{DriftArgs, HealArgs, RollbackArgs, SourceArgs};
 
 /// The whole command line.
 #[derive(Debug, Parser)]
@@ -78,9 +80,20 @@ pub enum Command {
     DeadLetters(DeadLettersCommand),
     /// Deploys the head of a source now, and waits for it
     Sync(SyncArgs),
+    /// Shows where live differs from git, field by field
+    #[command(visible_alias = "diff")]
+    Drift(DriftArgs),
+    /// Makes live again what git declares
+    Heal(HealArgs),
+    /// Makes a former commit's state live, until a newer commit comes
+    Rollback(RollbackArgs),
+    /// Deploys nothing from a source until it is resumed
+    Suspend(SourceArgs),
+    /// Deploys a source's head, and what comes after it
+    Resume(SourceArgs),
     /// Waits until a commit is live, or failed
     Wait(WaitArgs),
-    /// Lets a deployment go that was held because it removes much
+    /// Lets a deployment go that is held because it removes much, or waits for a window
     Approve(ApproveArgs),
     /// Adds, lists and removes what is deployed from
     #[command(subcommand)]

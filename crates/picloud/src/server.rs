@@ -47,6 +47,8 @@ const MAX_RUNS: u32 = 256;
 const MAX_PROCESSES: usize = 64;
 /// Connections to the database.
 const CONNECTIONS: u32 = 16;
+/// How long the data of pruned apps is kept.
+const PRUNED_DAYS: i64 = 30;
 /// How long history is kept.
 const HISTORY_DAYS: u64 = 30;
 /// How many days runs are counted by the minute; by the hour from then on.
@@ -622,6 +624,10 @@ async fn keep_house(store: Store, clock: Arc<dyn Clock>) {
             .unwrap_or(today);
         if let Err(error) = store.keep_run_partitions(today, oldest).await {
             tracing::warn!(%error, "the partitions of history could not be kept; trying again");
+        }
+        let long_ago = clock.now() - chrono::TimeDelta::days(PRUNED_DAYS);
+        if let Err(error) = store.purge_pruned(long_ago).await {
+            tracing::warn!(%error, "the data of apps that are long gone could not be removed; trying again");
         }
         let forgotten = clock.now() - picloud_manager_core::webhooks::REMEMBERED;
         if let Err(error) = store.forget_webhooks(forgotten).await {

@@ -434,6 +434,9 @@ impl Writer {
         }
         // An app that is written anew is no longer kept back, unless it is desired so.
         let written: Vec<AppName> = apply.plan.apps.keys().cloned().collect();
+        if written.is_empty() {
+            return Ok(());
+        }
         sqlx::query!(
             "UPDATE apps a SET pinned_commit = d.pinned_commit FROM desired_apps d
              WHERE d.source_id = $1 AND d.name = ANY($2) AND a.name = d.name

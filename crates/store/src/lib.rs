@@ -22,6 +22,7 @@ pub mod notifications;
 pub mod outbox;
 pub mod page;
 pub mod previews;
+mod pruned;
 pub mod pulls;
 pub mod runs;
 pub mod sessions;

@@ -39,11 +39,18 @@ async fn find(client: &Client, named: &str) -> Result<String> {
         .as_array()
         .into_iter()
         .flatten()
-        .filter(|item| item["status"] == "held" && text(item, "commit").starts_with(named))
+        .filter(|item| {
+            ["held", "waiting"]
+                .iter()
+                .any(|status| item["status"] == *status)
+                && text(item, "commit").starts_with(named)
+        })
         .collect();
     match held.as_slice() {
         [one] => Ok(text(one, "id")),
-        [] => bail!("no deployment of `{named}` is held; `picloud history` lists deployments"),
+        [] => bail!(
+            "no deployment of `{named}` is held or waits; `picloud history` lists deployments"
+        ),
         [first, second, ..] => bail!(
             "`{named}` may be {} or {}: write more of it",
             short(&text(first, "commit")),

@@ -61,7 +61,14 @@ pub(super) fn outcome(deployment: &Value, style: Style) -> String {
         line.push_str(&format!(", {}", count("errors", "error")));
     }
     line.push_str(&format!("  {took}\n"));
-    if status == "held" {
+    if status == "waiting" {
+        let until = text(deployment, "waits_until");
+        line.push_str(&match until.as_str() {
+            "" => "Its windows leave no time.\n".to_owned(),
+            until => format!("It is deployed at {until}.\n"),
+        });
+    }
+    if status == "held" || status == "waiting" {
         line.push_str(&format!(
             "Let it go with `picloud approve {}`.\n",
             text(deployment, "id")
@@ -70,7 +77,7 @@ pub(super) fn outcome(deployment: &Value, style: Style) -> String {
     line
 }
 
-async fn only_source(client: &Client) -> Result<String> {
+pub(super) async fn only_source(client: &Client) -> Result<String> {
     let sources = client.get("/sources?limit=2").await?;
     match sources["items"].as_array().map(Vec::as_slice) {
         Some([one]) => Ok(text(one, "name")),

@@ -5,7 +5,10 @@ use std::{fs, process::Command};
 use picloud_test_support::{TestRepository, reachable_folder};
 use serde_json::{Value, json};
 
-use crate::support::{Server, eventually};
+use crate::{
+    drift::Hand,
+    support::{Server, eventually},
+};
 
 fn app(repository: &TestRepository, name: &str, script: &str, more: &str) {
     repository.write(
@@ -420,4 +423,81 @@ fn gpg_agent_ends(home: &std::path::Path) {
         .args(["--kill", "all"])
         .status();
     assert!(ended.expect("gpgconf runs").success());
+}
+
+#[test]
+fn the_program_shows_drift_heals_goes_back_stops_and_goes_on() {
+    let repository = TestRepository::new();
+    app(&repository, "app", "ctx.env.WORD", "env: {WORD: one}\n");
+    let first = repository.commit("feat: one");
+    let server = Server::start(repository.path());
+    app(&repository, "app", "ctx.env.WORD", "env: {WORD: two}\n");
+    let second = repository.commit("feat: two");
+    settled(&server, &second);
+    let run = |arguments: &[&str]| server.program(repository.path(), arguments);
+    let (code, out, _) = run(&["drift", "--exit-code"]);
+    assert_eq!((code, out.as_str()), (0, "Nothing differs from git.\n"));
+    let mut hand = Hand::on(&server);
+    hand.run("UPDATE app_env SET value = 'mine'")
+        .expect("changed");
+    let (code, out, _) = run(&["drift", "--exit-code"]);
+    let expected = "app\n  ~ env WORD\n      value: git \"two\"  live \"mine\"\n";
+    assert_eq!((code, out.as_str()), (3, expected));
+    let (_, out, _) = run(&["diff", "app", "--format", "json"]);
+    let told: Value = serde_json::from_str(&out).expect("JSON");
+    assert_eq!(told["items"][0]["fields"][0]["live"], "mine");
+    let (code, out, _) = run(&["heal", "app"]);
+    assert!(
+        code == 0 && out.contains("synced") && out.contains("1 change"),
+        "{out}"
+    );
+    assert_eq!(run(&["heal"]).1, "Nothing differs from git.\n");
+    let (code, out, _) = run(&["rollback", &first[..9]]);
+    assert!(code == 0 && out.contains(&first[..7]), "{out}");
+    assert_eq!(server.get("/apps/app/").text(), "one");
+    let (code, _, error) = run(&["rollback", "0000000"]);
+    assert!(
+        code == 1 && error.contains("no commit `0000000`"),
+        "{error}"
+    );
+    assert!(run(&["suspend"]).1.contains("is suspended"));
+    assert!(run(&["resume", "local"]).1.contains("is resumed"));
+    eventually("the head", || server.get("/apps/app/").text() == "two");
+}
+
+#[test]
+fn the_data_of_an_app_that_is_long_gone_is_removed() {
+    let repository = TestRepository::new();
+    app(
+        &repository,
+        "gone",
+        "kv::set(\"c\", \"k\", 1); docs::create(\"d\", #{}); 1",
+        "",
+    );
+    app(&repository, "recent", "kv::set(\"c\", \"k\", 1); 1", "");
+    app(&repository, "stays", "kv::set(\"c\", \"k\", 1); 1", "");
+    repository.write("picloud.yaml", "sync: {prune_limit: 90%}\n");
+    repository.commit("feat: three apps");
+    let server = Server::start(repository.path());
+    for name in ["gone", "recent", "stays"] {
+        assert_eq!(server.get(&format!("/apps/{name}/")).text(), "1");
+    }
+    repository.remove("apps/gone");
+    repository.remove("apps/recent");
+    let second = repository.commit("feat: two less");
+    assert_eq!(settled(&server, &second)["status"], "synced");
+    let mut hand = Hand::on(&server);
+    hand.run("UPDATE apps SET pruned_at = now() - interval '31 days' WHERE name = 'gone'")
+        .expect("aged");
+    drop(hand);
+    // The house is kept at each start.
+    let mut server = server;
+    server.terminate();
+    let server = server.restart(repository.path());
+    let mut hand = Hand::on(&server);
+    let names =
+        "SELECT a.name, (SELECT count(*) FROM kv WHERE app_id = a.id)::text FROM apps a ORDER BY 1";
+    eventually("the house", || hand.rows(names).len() == 2);
+    assert_eq!(hand.rows(names), [["recent", "1"], ["stays", "1"]]);
+    assert_eq!(hand.rows("SELECT count(*)::text FROM docs"), [["0"]]);
 }

@@ -10,13 +10,13 @@ use sqlx::{Connection, PgConnection, Row};
 use crate::support::{Server, eventually};
 
 /// A connection of somebody who changes things by hand.
-struct Hand {
+pub(crate) struct Hand {
     runtime: tokio::runtime::Runtime,
     connection: PgConnection,
 }
 
 impl Hand {
-    fn on(server: &Server) -> Self {
+    pub(crate) fn on(server: &Server) -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -31,12 +31,12 @@ impl Hand {
     }
 
     /// Runs statements; gives how many rows the last one changed.
-    fn run(&mut self, sql: &str) -> Result<u64, sqlx::Error> {
+    pub(crate) fn run(&mut self, sql: &str) -> Result<u64, sqlx::Error> {
         let done = sqlx::raw_sql(sqlx::AssertSqlSafe(sql.to_owned())).execute(&mut self.connection);
         self.runtime.block_on(done).map(|done| done.rows_affected())
     }
 
-    fn rows(&mut self, sql: &str) -> Vec<Vec<String>> {
+    pub(crate) fn rows(&mut self, sql: &str) -> Vec<Vec<String>> {
         let found =
             sqlx::query(sqlx::AssertSqlSafe(sql.to_owned())).fetch_all(&mut self.connection);
         let found = self

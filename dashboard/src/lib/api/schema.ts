@@ -1282,7 +1282,10 @@ export interface components {
          *       "previous_commit": null,
          *       "author": "Ada <ada@example.com>",
          *       "message": "Add a guestbook\n",
+         *       "reason": "commit",
          *       "status": "synced",
+         *       "waits_until": null,
+         *       "signed_by": null,
          *       "changes": [
          *         {
          *           "app": "guestbook",
@@ -1328,6 +1331,13 @@ export interface components {
             message: string;
             /** @description What was live before. */
             previous_commit: string | null;
+            /**
+             * @description Why there is one: another head, a person's choice of a commit, or drift that was undone.
+             * @enum {string}
+             */
+            reason: "commit" | "rollback" | "heal";
+            /** @description Whose signature of the commit was verified, where the source wants signatures. */
+            signed_by: string | null;
             source: string;
             /** Format: date-time */
             started_at: string;
@@ -1337,6 +1347,11 @@ export interface components {
                 ms: number;
                 step: string;
             }[];
+            /**
+             * Format: date-time
+             * @description When the window opens that a waiting deployment waits for.
+             */
+            waits_until: string | null;
         };
         /**
          * @description One finding of a tree, with its place.
