@@ -70,7 +70,7 @@ triggers:
   - {name: on-dead, kind: dead_letter, source_kind: kv, script: scripts/b.rhai}
 checks:
   - {path: /, status: 200}
-  - {path: /b, status: 401}
+  - {path: /b, status: 405}
 ";
 
 fn everything(keys: &SecretKeys) -> TestRepository {
