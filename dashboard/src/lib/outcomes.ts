@@ -1,5 +1,6 @@
 import type { Deployment, Diagnostic } from '$lib/api';
 import { plural } from '$lib/format';
+import { field } from '$lib/json';
 
 /** What a deployment did to each app that it touched. */
 export interface Outcome {
@@ -37,4 +38,17 @@ export function findings(of: Diagnostic[]): { words: string; bad: boolean }[] {
 		...(errors > 0 ? [{ words: plural(errors, 'error'), bad: true }] : []),
 		...(warnings > 0 ? [{ words: plural(warnings, 'warning'), bad: false }] : [])
 	];
+}
+
+/** Why there is a deployment, where it isn't a new commit. */
+export function reason(of: Deployment): string | undefined {
+	const words: Record<string, string> = { rollback: 'rollback', heal: 'healed' };
+	const given = field(of, 'reason');
+	return typeof given === 'string' ? words[given] : undefined;
+}
+
+/** When the window opens for which a deployment waits. */
+export function opensAt(of: Deployment): string | undefined {
+	const at = field(of, 'waits_until');
+	return of.status === 'waiting' && typeof at === 'string' ? at : undefined;
 }
