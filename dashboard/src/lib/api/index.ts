@@ -5,6 +5,7 @@ import type {
 	App,
 	AppDrift,
 	AuditEntry,
+	BranchPreview,
 	CronTrigger,
 	DeadLetter,
 	Deployment,
@@ -17,7 +18,7 @@ import type {
 	List,
 	Me,
 	NewKey,
-	Preview,
+	SchedulePreview,
 	Route,
 	Run,
 	Script,
@@ -62,6 +63,11 @@ export const api = {
 	rollBack: (name: string, commit: string) =>
 		http.post<Deployment>(path`/sources/${name}/rollback`, { commit }),
 
+	previews: (source: string, signal?: Signal) =>
+		http.get<{ items: BranchPreview[] }>(path`/sources/${source}/previews`, {}, signal),
+	approvePreview: (source: string, slug: string) =>
+		http.post<void>(path`/sources/${source}/previews/${slug}/approve`),
+
 	deployments: (filter: { source?: string | undefined } & Page, signal?: Signal) =>
 		http.get<List<Deployment>>('/deployments', query(filter), signal),
 	deployment: (id: string, signal?: Signal) =>
@@ -98,7 +104,7 @@ export const api = {
 	fire: (app: string, name: string) =>
 		http.post<Accepted>(path`/apps/${app}/triggers/${name}/fire`),
 	schedule: (expression: string, timezone: string, n: number, signal?: Signal) =>
-		http.get<Preview>('/schedule', { expression, timezone, n }, signal),
+		http.get<SchedulePreview>('/schedule', { expression, timezone, n }, signal),
 
 	runs: (filter: RunFilter & Page, signal?: Signal) =>
 		http.get<List<Run>>('/runs', query(filter), signal),

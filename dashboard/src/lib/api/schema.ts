@@ -790,6 +790,60 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/admin/sources/{source}/previews": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description The source's name or id.
+                 * @example main
+                 */
+                source: string;
+            };
+            cookie?: never;
+        };
+        /** What there is to see of a source's branches and pull requests, and what waits for an approval. */
+        get: operations["listPreviews"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/admin/sources/{source}/previews/{slug}/approve": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description What the names of the preview's apps end in.
+                 * @example pr-7
+                 */
+                slug: string;
+                /**
+                 * @description The source's name or id.
+                 * @example main
+                 */
+                source: string;
+            };
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Lets the head of a fork's pull request have a preview.
+         * @description A newer head waits again: a person lets what they saw.
+         */
+        post: operations["approvePreview"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/admin/sources/{source}/resume": {
         parameters: {
             query?: never;
@@ -1003,7 +1057,8 @@ export interface components {
          *       "static": "public",
          *       "routes": 3,
          *       "scripts": 4,
-         *       "triggers": 1
+         *       "triggers": 1,
+         *       "preview": null
          *     }
          */
         App: {
@@ -1035,6 +1090,13 @@ export interface components {
                     allow: string[] | null;
                 };
             };
+            /** @description Which preview it belongs to. */
+            preview: {
+                /** Format: date-time */
+                head_at: string;
+                reference: string;
+                slug: string;
+            } | null;
             routes: number;
             scripts: number;
             source: string | null;
@@ -1066,6 +1128,12 @@ export interface components {
         AppDrift: {
             app: string;
             items: components["schemas"]["DriftItem"][];
+        };
+        /** @description What may be shown. */
+        Approved: {
+            head: string;
+            slug: string;
+            source: string;
         };
         /**
          * @description Something that was written.
@@ -1791,6 +1859,35 @@ export interface components {
             revision: string;
             /** @description A source's name or id. */
             source: string;
+        };
+        /** @description What there is to see of a branch or a pull request. */
+        Preview: {
+            apps?: string[];
+            /** @description What is live. */
+            commit?: string | null;
+            errors?: components["schemas"]["Diagnostic"][];
+            /** @description Where it comes from, while it waits. */
+            fork?: string | null;
+            /** @description Its newest commit. */
+            head: string;
+            /**
+             * Format: date-time
+             * @description When that was seen; the preview goes when it is long ago.
+             */
+            head_at?: string;
+            /** @description `refs/heads/…`, or `refs/pull/N` whatever the forge calls it. */
+            reference: string;
+            /** @description What the names of its apps end in. */
+            slug: string;
+            /**
+             * @description `waiting`: a fork's, which needs an approval.
+             * @enum {string}
+             */
+            state: "active" | "expired" | "waiting";
+            /** @description What became of the newest commit, as of a deployment. */
+            status?: string | null;
+            /** @description The pull request's, while it waits. */
+            title?: string;
         };
         /**
          * @description Why a request is refused (RFC 9457).
@@ -6092,6 +6189,180 @@ export interface operations {
             };
             /** @description The repository cannot be used as it is. */
             409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Something went wrong; the server's log says what. */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The database is away; try again in a moment. */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    listPreviews: {
+        parameters: {
+            query?: {
+                /** @description `next_cursor` of an earlier part: go on after it. */
+                cursor?: string;
+                /** @description At most so many items. */
+                limit?: number;
+            };
+            header?: never;
+            path: {
+                /**
+                 * @description The source's name or id.
+                 * @example main
+                 */
+                source: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description A part of the list. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        items: components["schemas"]["Preview"][];
+                        /** @description Where to go on; null at the end. */
+                        next_cursor: string | null;
+                    };
+                };
+            };
+            /** @description The query cannot be read. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No key, or one that is not known, revoked or ended. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The key may not do this, or a write by session lacks its token. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description There is no such thing. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description What was sent says something that cannot be. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Something went wrong; the server's log says what. */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The database is away; try again in a moment. */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    approvePreview: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description What the names of the preview's apps end in.
+                 * @example pr-7
+                 */
+                slug: string;
+                /**
+                 * @description The source's name or id.
+                 * @example main
+                 */
+                source: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description What may be shown. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Approved"];
+                };
+            };
+            /** @description No key, or one that is not known, revoked or ended. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The key may not do this, or a write by session lacks its token. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description There is no such thing. */
+            404: {
                 headers: {
                     [name: string]: unknown;
                 };

@@ -41,5 +41,6 @@ export type LogLine = Run['logs'][number];
 export type DeadLetter = Schemas['DeadLetter'];
 export type AuditEntry = Schemas['AuditEntry'];
 export type Stats = Schemas['Stats'];
-export type Preview = Schemas['Schedule'];
+export type SchedulePreview = Schemas['Schedule'];
+export type BranchPreview = Schemas['Preview'];
 export type Accepted = Schemas['Accepted'];
