@@ -62,9 +62,52 @@ pub(crate) fn register(engine: &mut Engine) {
         ("url", encoding::url()),
         ("uuid", ids::uuid()),
     ];
-    for (name, module) in modules {
+    for (name, mut module) in modules {
+        refuse_other_types(&mut module, name);
         engine.register_static_module(name, module.into());
     }
+}
+
+/// What a function is given and doesn't take is `invalid`, too: a script catches all errors of the
+/// SDK alike.
+pub(crate) fn refuse_other_types(module: &mut Module, name: &str) {
+    let mut others = Module::new();
+    for known in functions().filter(|known| known.module == name) {
+        let refuse = |given: &[&Dynamic]| -> Native<Dynamic> {
+            let given = given
+                .iter()
+                .map(|value| Dynamic::type_name(value).to_owned());
+            let given: Vec<String> = given.collect();
+            let takes = known.signatures.join(&format!(" or {}::", known.module));
+            Err(invalid(format!(
+                "it is {}::{takes}; this is ({})",
+                known.module,
+                given.join(", ")
+            )))
+        };
+        let name = known.name;
+        for count in known.arguments {
+            match count {
+                1 => function(&mut others, name, move |a: Dynamic| refuse(&[&a])),
+                2 => function(&mut others, name, move |a: Dynamic, b: Dynamic| {
+                    refuse(&[&a, &b])
+                }),
+                3 => function(
+                    &mut others,
+                    name,
+                    move |a: Dynamic, b: Dynamic, c: Dynamic| refuse(&[&a, &b, &c]),
+                ),
+                4 => function(
+                    &mut others,
+                    name,
+                    move |a: Dynamic, b: Dynamic, c: Dynamic, d: Dynamic| refuse(&[&a, &b, &c, &d]),
+                ),
+                // Without arguments there is nothing to be wrong.
+                _ => {}
+            }
+        }
+    }
+    module.fill_with(&others);
 }
 
 /// One function of the SDK.

@@ -59,14 +59,15 @@ impl DocsService for DocsServiceImpl {
         if_version: Option<i64>,
     ) -> SdkResult<i64> {
         let body = own_fields(body)?;
-        self.change(cx, collection, id, if_version, move |_| body)
+        self.change(cx, collection, id, if_version, move |_| Ok(body))
     }
 
     fn patch(&self, cx: &SdkCallCx, collection: &str, id: &str, merge: &Value) -> SdkResult<i64> {
         let merge = own_fields(merge)?;
         self.change(cx, collection, id, None, move |mut body| {
             merge_patch(&mut body, &merge);
-            body
+            // Small changes add up, too.
+            own_fields(&body)
         })
     }
 
@@ -128,7 +129,7 @@ impl DocsServiceImpl {
         collection: &str,
         id: &str,
         if_version: Option<i64>,
-        change: impl FnOnce(Value) -> Value + Send,
+        change: impl FnOnce(Value) -> SdkResult<Value> + Send,
     ) -> SdkResult<i64> {
         let at = at(cx, collection)?;
         let missing = || {
@@ -143,7 +144,7 @@ impl DocsServiceImpl {
         let update = self
             .store
             .docs_update(at, parsed, change, if_version, now, event.as_ref());
-        if let Some(version) = wait(cx.deadline, update)? {
+        if let Some(version) = wait(cx.deadline, update)?? {
             return Ok(version);
         }
         let there = wait(cx.deadline, self.store.docs_get(at, parsed))?;

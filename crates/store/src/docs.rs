@@ -101,16 +101,16 @@ impl Store {
     }
 
     /// Replaces a document, or merges into it, if it is at that version. Gives its new version;
-    /// `None` where there is none, or it is at another.
-    pub async fn docs_update(
+    /// `None` where there is none, or it is at another; what `change` refuses is left as it was.
+    pub async fn docs_update<E: Send>(
         &self,
         at: Collection<'_>,
         id: Uuid,
-        change: impl FnOnce(Value) -> Value + Send,
+        change: impl FnOnce(Value) -> Result<Value, E> + Send,
         if_version: Option<i64>,
         now: DateTime<Utc>,
         event: Option<&DataEvent>,
-    ) -> Result<Option<i64>, StoreError> {
+    ) -> Result<Result<Option<i64>, E>, StoreError> {
         let mut transaction = self.pool().begin().await?;
         let before = sqlx::query_as!(
             DocRow,
@@ -124,9 +124,12 @@ impl Store {
         .await?;
         let wanted = |row: &DocRow| if_version.is_none_or(|version| version == row.version);
         let Some(before) = before.filter(wanted) else {
-            return Ok(None);
+            return Ok(Ok(None));
         };
-        let body = change(before.body.clone());
+        let body = match change(before.body.clone()) {
+            Ok(body) => body,
+            Err(refused) => return Ok(Err(refused)),
+        };
         let version = before.version + 1;
         sqlx::query!(
             "UPDATE docs SET body = $4, version = $5, updated_at = $6
@@ -150,7 +153,7 @@ impl Store {
         if event.is_some() {
             self.outbox_written();
         }
-        Ok(Some(version))
+        Ok(Ok(Some(version)))
     }
 
     /// Removes a document; whether it was there.

@@ -61,7 +61,11 @@ fn passes(folder: &str) {
         .join(folder);
     let mut all = BTreeMap::new();
     files(&root, "", &mut all);
-    let report = report(&all);
+    all_pass(&all);
+}
+
+fn all_pass(files: &BTreeMap<String, Vec<u8>>) {
+    let report = report(files);
     let told: String = report
         .tests
         .iter()
@@ -74,10 +78,48 @@ fn passes(folder: &str) {
         })
         .collect();
     assert!(told.is_empty(), "{told}");
-    assert!(report.passed > 0, "{folder} has tests");
+    assert!(report.passed > 0, "there are tests");
 }
 
 #[test]
 fn the_language_gives_right_results() {
     passes("language");
+}
+
+const CALLEE: &str =
+    "let n = ctx.event.payload.n; if type_of(n) == \"string\" { throw \"thrown\"; } n * 2 + 2";
+
+/// The scripts by which the real server is tested: what they find in memory is the same. `http` is
+/// left out, for no test reaches the network.
+#[test]
+fn the_sdk_in_memory_is_as_the_real_one() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../picloud/tests/program/sdk");
+    let read = |name: &str| fs::read_to_string(folder.join(name)).expect("a script");
+    let checks = read("checks.rhai");
+    let mut all = BTreeMap::new();
+    let mut tests = String::new();
+    for entry in fs::read_dir(&folder).expect("the scripts") {
+        let file = entry.expect("an entry").file_name();
+        let file = file.into_string().expect("a plain name");
+        if ["http.rhai", "checks.rhai"].contains(&file.as_str()) {
+            continue;
+        }
+        let script = format!("{checks}\n{}\n\"ok\"", read(&file));
+        all.insert(format!("scripts/{file}"), script.into_bytes());
+        let name = file.trim_end_matches(".rhai");
+        // One throws on purpose, after all its checks held.
+        let expected = if name == "scripts" {
+            "assert_eq(answer.error.message, \"with [redacted] in it\");"
+        } else {
+            "assert_eq(answer.error, ()); assert_eq(answer.body, \"ok\");"
+        };
+        tests.push_str(&format!(
+            "fn test_{name}() {{ secrets::mock(\"TOKEN\", \"hunter2\"); let answer = call(\"scripts/{file}\"); {expected} }}\n"
+        ));
+    }
+    all.insert("app.yaml".to_owned(), b"name: sdk\n".to_vec());
+    all.insert("modules/checks.rhai".to_owned(), b"fn none() {}".to_vec());
+    all.insert("scripts/callee.rhai".to_owned(), CALLEE.as_bytes().to_vec());
+    all.insert("tests/all.rhai".to_owned(), tests.into_bytes());
+    all_pass(&all);
 }

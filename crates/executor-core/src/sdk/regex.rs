@@ -103,6 +103,7 @@ fn captures(pattern: &ImmutableString, text: &str) -> Native<Dynamic> {
 
 fn replace_all(pattern: &ImmutableString, text: &str, with: &str) -> Native<ImmutableString> {
     let regex = compiled(pattern, text)?;
+    let with = &numbered(with);
     let mut out = String::with_capacity(text.len());
     let mut last = 0;
     for found in regex.captures_iter(text) {
@@ -117,4 +118,28 @@ fn replace_all(pattern: &ImmutableString, text: &str, with: &str) -> Native<Immu
     }
     out.push_str(&text[last..]);
     Ok(out.into())
+}
+
+/// `$1x` is the first group and an `x`; the library alone would look for a group named `1x`.
+fn numbered(replacement: &str) -> String {
+    let mut out = String::with_capacity(replacement.len() + 4);
+    let mut rest = replacement;
+    while let Some(at) = rest.find('$') {
+        out.push_str(&rest[..at]);
+        rest = &rest[at + 1..];
+        let digits = rest.len() - rest.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+        if digits > 0 {
+            out.push_str(&format!("${{{}}}", &rest[..digits]));
+            rest = &rest[digits..];
+        } else {
+            out.push('$');
+            // Two of them are one dollar, and the second begins nothing.
+            if let Some(after) = rest.strip_prefix('$') {
+                out.push('$');
+                rest = after;
+            }
+        }
+    }
+    out.push_str(rest);
+    out
 }

@@ -57,6 +57,7 @@ fn register_modules(engine: &mut Engine, host: &Arc<dyn TestHost>) {
     sdk::function(&mut http, "sent", move || {
         Ok(own.sent().into_iter().map(sent).collect::<Array>())
     });
+    sdk::refuse_other_types(&mut http, "http");
     engine.register_static_module("http", http.into());
 
     let mut secrets = sdk::secrets::module();
@@ -68,6 +69,7 @@ fn register_modules(engine: &mut Engine, host: &Arc<dyn TestHost>) {
             own.mock_secret(&name, &value).map_err(throw)
         },
     );
+    sdk::refuse_other_types(&mut secrets, "secrets");
     engine.register_static_module("secrets", secrets.into());
 
     let mut clock = rhai::Module::new();

@@ -9,10 +9,11 @@ use super::{Ending, print};
 use crate::cli::InitArgs;
 
 /// The files of the starter app, below its folder; `NAME` stands for the app's name.
-const FILES: [(&str, &str); 3] = [
+const FILES: [(&str, &str); 4] = [
     ("app.yaml", include_str!("init/app.yaml")),
     ("scripts/hello.rhai", include_str!("init/hello.rhai")),
     ("modules/greeting.rhai", include_str!("init/greeting.rhai")),
+    ("tests/hello.rhai", include_str!("init/test_hello.rhai")),
 ];
 
 /// Writes a starter app; never over anything that is there.
@@ -33,7 +34,7 @@ pub fn run(args: &InitArgs) -> Result<Ending> {
     }
     let dir = args.dir.display();
     print(&format!(
-        "Wrote {app}.\n\n  picloud validate {dir}\n  cd {dir} && git init -b main && git add . && git commit -m \"feat: say hello\"\n  picloud up .\n  curl http://127.0.0.1:8080/apps/{name}/hello\n",
+        "Wrote {app}.\n\n  picloud test {dir}\n  cd {dir} && git init -b main && git add . && git commit -m \"feat: say hello\"\n  picloud up .\n  curl http://127.0.0.1:8080/apps/{name}/hello\n",
         app = app.display(),
     ))?;
     Ok(Ending::Done)

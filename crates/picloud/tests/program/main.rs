@@ -2,6 +2,7 @@
 
 mod access;
 mod admin_api;
+mod app_tests;
 mod attacks;
 mod caddy;
 mod cluster;

@@ -8,19 +8,8 @@ use serde_json::{Value, json};
 
 use crate::support::{Server, eventually};
 
-const CHECKS: &str = r#"
-fn check(left, right) {
-    if json::stringify(left) != json::stringify(right) {
-        throw "expected " + json::stringify(right) + ", got " + json::stringify(left);
-    }
-}
-fn fails(act) {
-    try { act.call(); } catch (error) {
-        return if type_of(error) == "map" { error.code } else if type_of(error) == "string" { if error == "thrown" { "thrown" } else { "other" } } else { "other" };
-    }
-    "did not fail"
-}
-"#;
+/// What the scripts check themselves with; the same as the test runner gives them.
+const CHECKS: &str = include_str!("sdk/checks.rhai");
 
 const SCRIPTS: [(&str, &str); 8] = [
     ("encoding", include_str!("sdk/encoding.rhai")),
