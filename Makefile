@@ -38,6 +38,7 @@ fmt: ## Formats the code
 schema: ## Writes the schemas anew after app.yaml, picloud.yaml or the SDK changed
 	@for kind in app picloud openapi rhai; do cargo run -q -p picloud -- schema $$kind --out schema; done
 	@cd dashboard && npm run --silent api
+	@UPDATE_GOLDEN=1 cargo test -q -p picloud-executor-core --lib the_reference_is_fresh
 
 sqlx-prepare: ## Writes .sqlx anew after a query or a migration changed
 	@exec scripts/sqlx-prepare.sh

@@ -23,7 +23,7 @@ pub const STACK: usize = 256 << 20;
 
 pub use checker::RhaiChecker;
 pub use executor::InProcessExecutor;
-pub use sdk::rhai_definitions;
+pub use sdk::{rhai_definitions, sdk_reference};
 pub use tester::{
     HttpMock, SentRequest, TestAnswer, TestFunction, TestHost, TestOutcome, TestRequest, TestRun,
     TestScript,

@@ -22,6 +22,7 @@ mod ids;
 mod json;
 mod kv;
 mod log;
+mod reference;
 mod regex;
 mod scripts;
 pub(crate) mod secrets;
@@ -35,6 +36,8 @@ use rhai::{
 };
 
 use crate::limits;
+
+pub use reference::sdk_reference;
 
 /// What a native function gives.
 pub(crate) type Native<T> = Result<T, Box<EvalAltResult>>;

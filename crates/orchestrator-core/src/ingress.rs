@@ -69,6 +69,8 @@ pub struct IngressOptions {
     pub secrets: SecretLookup,
     /// Whether this node serves apps, and not the platform's own paths alone.
     pub serves_apps: bool,
+    /// What is told at the endpoints under `picloud dev`, and only there.
+    pub dev: Option<Arc<crate::dev::DevNotes>>,
 }
 
 /// Who is at the other end of a connection.

@@ -2,6 +2,7 @@
 //! database, of git or of the control plane. Knows no manifest, no git and no script engine.
 
 mod async_request;
+mod dev;
 mod direct;
 mod disk;
 mod dispatcher;
@@ -17,6 +18,7 @@ mod serve;
 mod static_files;
 mod stats;
 
+pub use dev::DevNotes;
 pub use direct::Direct;
 pub use dispatcher::Dispatcher;
 pub use follow::follow;

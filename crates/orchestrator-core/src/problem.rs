@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 use http_body_util::Full;
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// An answer's body that is there whole.
 pub(crate) type Whole = Full<Bytes>;
@@ -18,7 +18,7 @@ pub(crate) fn with_fields(
     status: StatusCode,
     code: &str,
     detail: &str,
-    fields: &[(&str, &str)],
+    fields: &[(&str, Value)],
 ) -> Response<Whole> {
     let mut body = json!({
         "type": "about:blank",
@@ -28,7 +28,7 @@ pub(crate) fn with_fields(
         "detail": detail,
     });
     for (name, value) in fields {
-        body[*name] = (*value).into();
+        body[*name] = value.clone();
     }
     let mut response = Response::new(Full::new(Bytes::from(body.to_string())));
     *response.status_mut() = status;

@@ -10,12 +10,13 @@ use anyhow::{Context, Result};
 use picloud_executor_core::{InProcessExecutor, RhaiChecker};
 use picloud_executor_process::{ProcessExecutor, ProcessOptions};
 use picloud_manager_core::{
-    AdminState, Deployer, DeployerOptions, DriftWatch, EventHub, Former, HostingState, Notifier,
-    Probe, Sources, git::LocalPath, keys, previews::Previews, pulls::Pulls, signals,
+    AdminState, Deployer, DeployerOptions, DriftWatch, EventHub, Finished, Former, HostingState,
+    Notifier, Probe, Sources, git::LocalPath, keys, previews::Previews, pulls::Pulls, signals,
     webhooks::WebhookState, work_tree::WorkTree,
 };
 use picloud_orchestrator_core::{
-    Direct, Dispatcher, Ingress, IngressOptions, Recorder, RecorderOptions, SnapshotHolder,
+    DevNotes, Direct, Dispatcher, Ingress, IngressOptions, Recorder, RecorderOptions,
+    SnapshotHolder,
 };
 use picloud_services::{AddressGuard, SecretKeys, SecretsServiceImpl};
 use picloud_shared::{
@@ -25,7 +26,11 @@ use picloud_shared::{
 use picloud_store::{
     SourceKind, SourceRecord, Store, StoreOptions, keys::NewKey, nodes::NodeRecord,
 };
-use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
+use tokio::{
+    net::TcpListener,
+    sync::{broadcast, watch},
+    task::JoinHandle,
+};
 
 use crate::{
     cli::ExecutorMode,
@@ -80,6 +85,19 @@ pub struct Server {
     following: Vec<JoinHandle<()>>,
     store: Store,
     running_file: PathBuf,
+}
+
+/// Under `picloud dev`: what is wrong with the saved files is told at the endpoints, too.
+async fn tell_mistakes(notes: Arc<DevNotes>, mut finished: broadcast::Receiver<Finished>) {
+    use broadcast::error::RecvError;
+    loop {
+        match finished.recv().await {
+            Ok(done) => notes.learn(&done.0),
+            // The next one says all there is to say.
+            Err(RecvError::Lagged(_)) => {}
+            Err(RecvError::Closed) => return,
+        }
+    }
 }
 
 /// What a source is given as on the command line.
@@ -145,6 +163,7 @@ impl Server {
             false => None,
         };
         let late = Arc::new(LateRouter::default());
+        let dev = matches!(source, Some(NamedSource::WorkTree(_))).then(Arc::<DevNotes>::default);
         let ingress = Ingress::new(IngressOptions {
             base_domain: config.base_domain.clone(),
             trusted_proxies: config.trusted_proxies.clone(),
@@ -157,6 +176,7 @@ impl Server {
             clock: Arc::clone(&clock),
             max_runs: MAX_RUNS,
             serves_apps: config.roles.orchestrator,
+            dev: dev.clone(),
             secrets: {
                 let secrets = Arc::clone(&secrets);
                 Arc::new(move |spec, name| secrets.of(spec, name))
@@ -227,7 +247,7 @@ impl Server {
                 checker: Arc::new(RhaiChecker::new()),
                 secrets: Some(Arc::new(keys.clone())),
                 served: holder.watch(),
-                finished: tokio::sync::broadcast::channel(256).0,
+                finished: broadcast::channel(256).0,
                 events: Arc::clone(&events) as Arc<dyn EventSink>,
                 probe,
                 signers: Arc::new(config.signers.clone()),
@@ -268,6 +288,9 @@ impl Server {
                 store,
                 running_file,
             });
+        }
+        if let Some(notes) = dev {
+            following.push(tokio::spawn(tell_mistakes(notes, sources.subscribe())));
         }
         let mut finished = sources.subscribe();
         following.push(tokio::spawn(async move {

@@ -23,6 +23,14 @@ pub struct ScriptReport {
     pub imports: Vec<Import>,
     /// The scripts it names literally in `scripts::invoke` and `scripts::enqueue`.
     pub invokes: Vec<Import>,
+    /// Whether it runs scripts whose names are made as it runs.
+    pub invokes_any: bool,
+    /// The functions that whoever imports it may call.
+    pub exports: Vec<Export>,
+    /// Calls of functions of modules that it imports.
+    pub module_calls: Vec<ModuleCall>,
+    /// Closures that call functions of their own script.
+    pub closures: Vec<Import>,
     /// What is wrong with it.
     pub problems: Vec<ScriptProblem>,
 }
@@ -32,6 +40,30 @@ pub struct ScriptReport {
 pub struct Import {
     /// As written.
     pub name: String,
+    /// From 1.
+    pub line: u32,
+    /// From 1, in characters.
+    pub column: u32,
+}
+
+/// A function that a module has for others.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Export {
+    /// Its name.
+    pub name: String,
+    /// How many arguments it takes.
+    pub parameters: usize,
+}
+
+/// A call of a function of an imported module.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ModuleCall {
+    /// The module, by the name that was imported.
+    pub module: String,
+    /// The function.
+    pub function: String,
+    /// How many arguments it is given.
+    pub arguments: usize,
     /// From 1.
     pub line: u32,
     /// From 1, in characters.

@@ -10,6 +10,7 @@ mod secrets;
 use std::{
     collections::BTreeMap,
     sync::{Arc, Weak},
+    task::{Context, Poll, Waker},
     time::Instant,
 };
 
@@ -116,10 +117,7 @@ impl World {
         let kind = invocation.kind();
         let executor = self.executor.lock().clone();
         let executor = executor.ok_or_else(gone)?;
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .build()
-            .map_err(|error| SdkError::new(SdkErrorCode::Failed, error.to_string()))?;
-        let outcome = runtime.block_on(executor.execute(invocation));
+        let outcome = wait(executor.execute(invocation))?;
         let mut data = self.data.lock();
         data.logs.extend(outcome.logs.iter().cloned());
         if let Err(error) = &outcome.result
@@ -211,6 +209,18 @@ impl Cause {
             chain: cx.links(),
         }
     }
+}
+
+/// Waits for a run. It is over at once where the executor runs it on this thread.
+fn wait(mut run: picloud_shared::executor::ExecuteFuture<'_>) -> SdkResult<Outcome> {
+    let mut context = Context::from_waker(Waker::noop());
+    if let Poll::Ready(outcome) = run.as_mut().poll(&mut context) {
+        return Ok(outcome);
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .map_err(|error| SdkError::new(SdkErrorCode::Failed, error.to_string()))?;
+    Ok(runtime.block_on(run))
 }
 
 /// Does something that runs scripts, on a thread of its own: the test's script has its own.

@@ -83,6 +83,18 @@ pub(super) fn read(
         report.app.as_ref(),
         &mut files.findings,
     );
+    // Where a route or trigger is wrong, what it was to name isn't known.
+    if report.found.is_empty() {
+        let routed = routes.iter().map(|route| &route.script);
+        let named = routed.chain(triggers.values().map(|trigger| &trigger.script));
+        graph::unused_handlers(
+            &files.scripts,
+            &named.collect(),
+            folder.dir,
+            report.app.as_ref(),
+            &mut files.findings,
+        );
+    }
     let mut findings = report.found;
     findings.append(&mut files.findings);
     let name = manifest

@@ -18,12 +18,12 @@ use picloud_shared::{
     run::{RunError, RunErrorKind, RunKind},
 };
 use picloud_store::outbox::{Idempotency, NewEvent};
-use serde_json::json;
+use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::{AnyBody, Client, Ingress, body, cors, gate, whole};
 use crate::{
-    async_request,
+    async_request, dev,
     holder::ServedApp,
     problem::{self, Whole},
     request_record,
@@ -206,7 +206,7 @@ impl Ingress {
                 tracing::warn!(%error, "a request could not be handed over");
                 let mut buffer = [0_u8; uuid_length()];
                 let id = event.id.0.hyphenated().encode_lower(&mut buffer);
-                return failure(RunErrorKind::Unavailable, id);
+                return failure(RunErrorKind::Unavailable, id, None);
             }
         };
         let body = json!({ "run": id, "status": "accepted" }).to_string();
@@ -219,6 +219,9 @@ impl Ingress {
             headers.insert(RUN, value);
         }
         headers.insert(COMMIT, app.commit_header.clone());
+        if let Some(notes) = &self.options.dev {
+            notes.mark(&app.snapshot.spec.name, headers);
+        }
         response
     }
 
@@ -278,8 +281,11 @@ impl Ingress {
                 *response.headers_mut() = std::mem::take(&mut reply.headers);
                 response
             }
-            Ok(Answer::Json(_)) => failure(RunErrorKind::Answer, id),
-            Err(error) => failure(error.kind, id),
+            Ok(Answer::Json(_)) => failure(RunErrorKind::Answer, id, None),
+            Err(error) => {
+                let why = self.options.dev.is_some().then(|| dev::explained(error));
+                failure(error.kind, id, why)
+            }
         };
         if wanted {
             recorder.record(self.record(
@@ -297,6 +303,9 @@ impl Ingress {
             headers.insert(RUN, value);
         }
         headers.insert(COMMIT, app.commit_header.clone());
+        if let Some(notes) = &self.options.dev {
+            notes.mark(&app.snapshot.spec.name, headers);
+        }
         response
     }
 
@@ -348,13 +357,16 @@ const fn uuid_length() -> usize {
     36
 }
 
-/// What a client is told of a run that did not end well: the kind, never the message.
-fn failure(kind: RunErrorKind, run: &str) -> Response<Whole> {
+/// What a client is told of a run that did not end well: the kind, and the reason under
+/// `picloud dev` alone.
+fn failure(kind: RunErrorKind, run: &str, why: Option<Value>) -> Response<Whole> {
     let server = StatusCode::INTERNAL_SERVER_ERROR;
     let told = |status, code, detail: &str, more: &[(&str, &str)]| {
-        let fields: Vec<(&str, &str)> = [("run", run)]
+        let fields: Vec<(&str, Value)> = [("run", run)]
             .into_iter()
             .chain(more.iter().copied())
+            .map(|(name, value)| (name, value.into()))
+            .chain(why.clone().map(|why| ("dev", why)))
             .collect();
         problem::with_fields(status, code, detail, &fields)
     };
