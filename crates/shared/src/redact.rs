@@ -29,6 +29,13 @@ pub struct Redactor {
     forms: Vec<String>,
 }
 
+/// As a form sends it (WHATWG URL, section 5.2).
+fn form_urlencoded(value: &str) -> String {
+    utf8_percent_encode(value, UNRESERVED)
+        .to_string()
+        .replace("%20", "+")
+}
+
 impl std::fmt::Debug for Redactor {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Redactor({} forms)", self.forms.len())
@@ -46,6 +53,11 @@ impl Redactor {
             value.to_owned(),
             utf8_percent_encode(value, UNRESERVED).to_string(),
             value.bytes().map(|byte| format!("{byte:02x}")).collect(),
+            value.bytes().map(|byte| format!("{byte:02X}")).collect(),
+            // Inside of a text that shows a value, and of JSON.
+            value.escape_debug().to_string(),
+            Value::from(value).to_string().trim_matches('"').to_owned(),
+            form_urlencoded(value),
         ];
         for engine in [STANDARD_NO_PAD, URL_SAFE_NO_PAD] {
             // Inside of a longer text (`user:secret`) it begins at any of three places of a group.
@@ -119,7 +131,7 @@ mod tests {
 
     #[test]
     fn no_form_of_a_secret_is_left() {
-        let secret = "s3cr3t/with+odd chars";
+        let secret = "s3cr3t/with+odd \"chars\" \\ and\nlines";
         let mut redactor = Redactor::default();
         redactor.learn(&SecretValue(secret.into()));
         let forms = [
@@ -129,6 +141,8 @@ mod tests {
             STANDARD_NO_PAD.encode(format!("user:{secret}")),
             STANDARD_NO_PAD.encode(format!("me:{secret}!")),
             URL_SAFE_NO_PAD.encode(format!("x{secret}yz")),
+            format!("{:?}", [secret]),
+            serde_json::json!({ "a": secret }).to_string(),
         ];
         for form in forms {
             let shown = redactor.text(&form).into_owned();

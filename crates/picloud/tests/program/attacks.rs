@@ -113,7 +113,7 @@ fn each_ends_as_it_says(mode: &str) {
             wrong.push(format!("{}: {ended}, not {expected}", attack.name));
         }
         // Its time, what is promised beyond it, and room for a machine that does much else.
-        if took > attack.timeout + Duration::from_millis(1_200) {
+        if took > attack.timeout + Duration::from_secs(3) {
             wrong.push(format!("{}: took {took:?}", attack.name));
         }
     }

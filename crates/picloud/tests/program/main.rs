@@ -17,6 +17,7 @@ mod previews;
 mod pulls;
 mod push;
 mod sdk;
+mod secrets;
 mod support;
 mod webhooks;
 

@@ -46,6 +46,25 @@ impl Server {
         Self::on(reachable_folder(), repository, None)
     }
 
+    /// Both: keys for secrets, and a place where scripts run.
+    pub(crate) fn start_with_secrets_and_executor(
+        repository: &Path,
+        keys: &str,
+        mode: &str,
+    ) -> Self {
+        let data = reachable_folder();
+        fs::create_dir_all(data.path().join("data")).expect("the data directory");
+        fs::write(data.path().join("data/secrets-key"), keys).expect("the key");
+        let mut command = command(&data, repository);
+        command.args(["--executor", mode]);
+        Self::run(data, command)
+    }
+
+    /// The folder of all that it keeps.
+    pub(crate) fn folder(&self) -> &Path {
+        self.data.path()
+    }
+
     /// Starts one with its scripts in this place.
     pub(crate) fn start_with_executor(repository: &Path, mode: &str) -> Self {
         let data = reachable_folder();

@@ -1,0 +1,122 @@
+//! A secret's value is nowhere: not in a log, a record, an error, a plan, a file of the server.
+
+use std::{fs, path::Path};
+
+use picloud_services::{SecretKeys, secrets::seal};
+use picloud_test_support::TestRepository;
+
+use crate::support::{Server, eventually};
+
+const CANARY: &str = "canary\"7f3a\\ sings";
+
+/// A manifest's block of a sealed value.
+fn block(recipient: &str) -> String {
+    let sealed = seal(recipient, CANARY).expect("sealed");
+    sealed.lines().map(|line| format!("    {line}\n")).collect()
+}
+
+/// Files below a folder that hold the text.
+fn holding(folder: &Path, text: &[u8], found: &mut Vec<String>) {
+    let Ok(entries) = fs::read_dir(folder) else {
+        return;
+    };
+    for entry in entries.flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            holding(&path, text, found);
+        } else if fs::read(&path).is_ok_and(|bytes| {
+            bytes
+                .windows(text.len())
+                .any(|window| window.eq_ignore_ascii_case(text))
+        }) {
+            found.push(path.display().to_string());
+        }
+    }
+}
+
+#[test]
+fn a_canary_is_nowhere_and_an_old_key_still_opens_what_was_sealed_to_it() {
+    let (old, new) = (SecretKeys::generate(), SecretKeys::generate());
+    let recipient = SecretKeys::parse(&old).expect("a key").recipient();
+    let repository = TestRepository::new();
+    repository.write(
+        "apps/a/app.yaml",
+        &format!(
+            "name: a\nsecrets:\n  TOKEN: |\n{}routes: [{{path: '/{{x}}', script: scripts/a.rhai}}]\n",
+            block(&recipient)
+        ),
+    );
+    repository.write(
+        "apps/a/scripts/a.rhai",
+        "let t = secrets::get(\"TOKEN\");\n\
+         log::info(\"plain \" + t, #{ h: hex::encode(t), u: url::encode(t), n: [#{ t: t }] });\n\
+         log::info(base64::encode(\"user:\" + t)); log::info(base64url::encode(\"ab\" + t));\n\
+         log::info(`${[t]}`); log::info(json::stringify(#{ t: t })); log::info(\"x\", #{ [t]: 1 });\n\
+         if ctx.request.params.x == \"map\" { throw #{ code: t, message: [t] }; }\n\
+         throw \"thrown \" + t;\n"
+            .replace("#{ [t]: 1 }", "{ let m = #{}; m[t] = 1; m }")
+            .as_str(),
+    );
+    // Sealed to somebody else: told with its place, and the app is not live.
+    let stranger = SecretKeys::parse(&SecretKeys::generate()).expect("a key");
+    repository.write(
+        "apps/b/app.yaml",
+        &format!(
+            "name: b\nsecrets:\n  OTHER: |\n{}",
+            block(&stranger.recipient())
+        ),
+    );
+    repository.commit("feat: secrets");
+    for mode in ["in-process", "process"] {
+        let keys = format!("{new}{old}");
+        let server = Server::start_with_secrets_and_executor(repository.path(), &keys, mode);
+        let deployments = server.admin("/deployments?limit=1");
+        let error = &deployments["items"][0]["errors"][0];
+        assert_eq!(error["path"], "apps/b/app.yaml", "{deployments}");
+        assert!(
+            error["line"].as_u64().is_some_and(|line| line >= 3),
+            "{error}"
+        );
+        let mut shown = deployments.to_string();
+        for path in ["text", "map"] {
+            let answer = server.get(&format!("/apps/a/{path}"));
+            assert_eq!(answer.status, 500, "{answer:?}");
+            shown.push_str(&format!("{answer:?}"));
+            let run = answer.header("x-picloud-run").expect("a run").to_owned();
+            let record = format!("/runs/{run}");
+            eventually("the run's record", || {
+                server.admin_request("GET", &record, None).status == 200
+            });
+            let record = server.admin(&record);
+            assert_eq!(record["logs"].as_array().map(Vec::len), Some(6), "{record}");
+            shown.push_str(&record.to_string());
+        }
+        for path in [
+            "/runs",
+            "/apps/a",
+            "/apps/a/drift",
+            "/apps/a/env",
+            "/apps/a/scripts",
+            "/sources",
+        ] {
+            shown.push_str(&server.admin_request("GET", path, None).text());
+        }
+        shown.push_str(&server.output());
+        assert!(shown.contains("[redacted]"));
+        let hex: String = CANARY.bytes().map(|byte| format!("{byte:02x}")).collect();
+        for part in [
+            "canary",
+            "7f3a",
+            hex.as_str(),
+            "Y2FuYXJ5",
+            "NhbmFyeS",
+            "jYW5hcnki",
+        ] {
+            assert!(!shown.contains(part), "{mode}: {part} in {shown}");
+        }
+        let mut found = Vec::new();
+        holding(server.folder(), b"canary\"7f3a", &mut found);
+        holding(server.folder(), hex.as_bytes(), &mut found);
+        assert_eq!(found, Vec::<String>::new(), "{mode}");
+    }
+}
