@@ -23,13 +23,12 @@ use crate::{
     ticker::{self, LongRun},
 };
 
-/// Operations between two looks of a run for which the coarse clock ticks.
+/// Operations between two looks.
 const STRIDE: u64 = 1 << 10;
-/// Operations between two looks before that.
-const FIRST_STRIDE: u64 = 1 << 6;
-/// Operations or time after which the thread's other work is handed to another thread.
+/// Operations after which the thread's other work is handed to another thread: about 200 µs.
 const HAND_OFF_AFTER: u64 = 2 * STRIDE;
-const HAND_OFF_AT: Duration = Duration::from_micros(300);
+/// Calls of services after which a run counts as long: each may have waited.
+const MANY_CALLS: u32 = 16;
 /// Bytes that are allocated between two looks: an operation on large values takes long.
 const GROWTH: u64 = 256 << 10;
 /// Bytes of what one call of the SDK works on, from which on the clock had better tick.
@@ -57,7 +56,7 @@ pub(crate) struct RunState {
     pub(crate) operations: u64,
     /// Handlers that this one runs and waits for.
     pub(crate) nested: u32,
-    began: Instant,
+    calls: u32,
     deadline: Instant,
     max_memory: u64,
     max_operations: u64,
@@ -110,7 +109,7 @@ impl RunState {
             secrets: Redactor::default(),
             operations: 0,
             nested: 0,
-            began: Instant::now(),
+            calls: 0,
             deadline: invocation.deadline,
             max_memory,
             max_operations: invocation.limits.operations,
@@ -139,6 +138,14 @@ impl RunState {
         NEXT_LOOK.set(0);
     }
 
+    /// Takes note of a call of a service.
+    pub(crate) fn called(&mut self) {
+        self.calls += 1;
+        if self.calls >= MANY_CALLS {
+            self.long.get_or_insert_with(LongRun::begin);
+        }
+    }
+
     fn look(&mut self, operations: u64) -> Look {
         if self.stopped.is_some() {
             return Look::Stop;
@@ -164,16 +171,12 @@ impl RunState {
             self.stop(kind);
             return Look::Stop;
         }
-        let is_long = operations >= HAND_OFF_AFTER || now - self.began >= HAND_OFF_AT;
+        // It is long by its operations, or by what few of them took.
+        let is_long = operations >= HAND_OFF_AFTER || ticked && self.long.is_some();
         if self.long.is_none() && (is_long || held >= GROWTH) {
             self.long = Some(LongRun::begin());
         }
-        let stride = if self.long.is_some() {
-            STRIDE
-        } else {
-            FIRST_STRIDE
-        };
-        NEXT_LOOK.set((operations + stride).min(self.max_operations.saturating_add(1)));
+        NEXT_LOOK.set((operations + STRIDE).min(self.max_operations.saturating_add(1)));
         let watched = held.saturating_add(GROWTH).min(self.max_memory);
         self.memory.watch(watched, MAX_NODES);
         if is_long && !self.handed_off {
@@ -203,7 +206,7 @@ pub(crate) fn within<T>(state: RunState, body: impl FnOnce() -> T) -> (T, Box<Ru
     memory.watch(GROWTH.min(state.max_memory), MAX_NODES);
     // One run may be made within another: a test's calls of handlers are.
     let operations = OPERATIONS.replace(0);
-    NEXT_LOOK.set(FIRST_STRIDE.min(state.max_operations.saturating_add(1)));
+    NEXT_LOOK.set(STRIDE.min(state.max_operations.saturating_add(1)));
     SEEN_TICK.set(ticker::now());
     let outer = CURRENT.replace(Some(Box::new(state)));
     let value = body();

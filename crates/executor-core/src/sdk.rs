@@ -236,7 +236,10 @@ pub(crate) fn invalid(message: impl Into<String>) -> Box<EvalAltResult> {
 
 /// The services and the caller of the run on this thread.
 fn services() -> Native<(Services, picloud_shared::sdk::SdkCallCx)> {
-    let both = limits::with(|state| (state.services.clone(), state.cx.clone()));
+    let both = limits::with(|state| {
+        state.called();
+        (state.services.clone(), state.cx.clone())
+    });
     both.ok_or_else(|| invalid("there is no run on this thread"))
 }
 
