@@ -263,7 +263,15 @@ pub(crate) fn script(dice: &mut Dice) -> String {
          let m = #{ a: 1, b: [#{}] }; let f = |x| x;\n",
     );
     for _ in 0..=dice.below(10) {
+        // What fails is not the end of it: most statements do.
+        let caught = dice.below(4) > 0;
+        if caught {
+            out.push_str("try {\n");
+        }
         statement(dice, &mut out, 3);
+        if caught {
+            out.push_str("} catch (e) {}\n");
+        }
     }
     expression(dice, &mut out, 2);
     out.push('\n');
