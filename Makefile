@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 TARGET ?= $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)
 
-.PHONY: help up dev bench test check fmt schema sqlx-prepare clean
+.PHONY: help up dev bench test soak check fmt schema sqlx-prepare clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,6 +26,10 @@ bench: ## Measures PiCloud beside its limits; takes about six minutes
 	@scripts/install-dependencies.sh --bench
 	@cargo build --release --locked -p picloud -p picloud-bench
 	@exec $(TARGET)/release/picloud-bench
+
+soak: ## Kills the server and PostgreSQL at random under load for ten minutes, and counts what became of each write
+	@cargo build --release --locked -p picloud
+	@scripts/soak.py $(TARGET)/release/picloud 600
 
 check: ## Formatting, lints, and licences where cargo-deny is installed
 	cargo fmt --all --check

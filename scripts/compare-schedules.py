@@ -15,6 +15,8 @@ from zoneinfo import ZoneInfo
 from cronsim import CronSim
 
 UTC = timezone.utc
+# Two changes of a zone are further apart than this, in the zones and years below.
+STEP = timedelta(days=5)
 ZONES = """Europe/Berlin Europe/London Europe/Lisbon Europe/Dublin America/New_York America/Los_Angeles
 America/St_Johns America/Sao_Paulo America/Havana America/Santiago America/Asuncion Asia/Tehran Asia/Kathmandu
 Asia/Beirut Asia/Gaza Africa/Cairo Africa/Casablanca Australia/Lord_Howe Australia/Sydney Pacific/Auckland
@@ -29,13 +31,13 @@ def changes(zone):
     """The instants of 2005 to 2030 at which the zone's offset changes."""
     found, at, end = [], datetime(2005, 1, 1, tzinfo=UTC), datetime(2030, 1, 1, tzinfo=UTC)
     while at < end:
-        low, high = at, at + timedelta(hours=12)
+        low, high = at, at + STEP
         if offset(zone, low) != offset(zone, high):
             while high - low > timedelta(seconds=1):
                 middle = low + timedelta(seconds=int((high - low).total_seconds() // 2))
                 low, high = (middle, high) if offset(zone, middle) == offset(zone, low) else (low, middle)
             found.append(high)
-        at += timedelta(hours=12)
+        at += STEP
     return found
 
 
