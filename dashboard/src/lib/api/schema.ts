@@ -113,6 +113,32 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/admin/apps/{app}/invoke": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description The app's name or id.
+                 * @example guestbook
+                 */
+                app: string;
+            };
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Runs a handler now, with the payload as `ctx.event.payload`.
+         * @description Answers 200 also where the run failed: its status says so.
+         */
+        post: operations["invokeScript"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/admin/apps/{app}/routes": {
         parameters: {
             query?: never;
@@ -446,6 +472,43 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/admin/dead-letters/discard": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Throws all dead letters away that a filter names. */
+        post: operations["discardDeadLetters"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/admin/dead-letters/redrive": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Puts back the events of all dead letters that a filter names.
+         * @description At most 10,000 at once, oldest first; an empty filter names all.
+         */
+        post: operations["redriveDeadLetters"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/admin/deployments": {
         parameters: {
             query?: never;
@@ -678,6 +741,32 @@ export interface paths {
         get: operations["getRun"];
         put?: never;
         post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/admin/runs/{id}/replay": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description Its id.
+                 * @example 01980000-0000-7000-8000-000000000000
+                 */
+                id: string;
+            };
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Runs a recorded run again, on behalf of who asks.
+         * @description On the commit that is live, or on the one that it ran on. The new run's id is known at once; its record is there when it ended.
+         */
+        post: operations["replayRun"];
         delete?: never;
         options?: never;
         head?: never;
@@ -1209,6 +1298,10 @@ export interface components {
             kind: "app" | "domain" | "route" | "trigger" | "script" | "static" | "permission" | "limit" | "env" | "secret" | "check";
             name: string;
         };
+        /** @description How many. */
+        Count: {
+            count: number;
+        };
         /**
          * @description A trigger that fires by a schedule.
          * @example {
@@ -1301,6 +1394,16 @@ export interface components {
             script: string;
             source_kind: string;
             trigger: string | null;
+        };
+        /** @description Which dead letters. */
+        DeadLetterFilter: {
+            app?: string | null;
+            /** Format: date-time */
+            since?: string | null;
+            source_kind?: string | null;
+            trigger?: string | null;
+            /** Format: date-time */
+            until?: string | null;
         };
         /**
          * @description A trigger that fires when an event of the app is given up.
@@ -1647,6 +1750,18 @@ export interface components {
             uptime_seconds: number;
             version: string;
         };
+        /** @description What to run, with what. */
+        InvokeBody: {
+            /** @description Any JSON, at most 1 MiB. */
+            payload?: unknown;
+            /** @description Below the app: `scripts/x.rhai`. */
+            script: string;
+        };
+        /** @description A run, with what its handler gave. */
+        Invoked: components["schemas"]["Run"] & {
+            /** @description The handler's value; null where it gave none. */
+            answer: unknown;
+        };
         /**
          * @description A key, without what it is.
          * @example {
@@ -1918,6 +2033,23 @@ export interface components {
             title: string;
             type: string;
         };
+        /** @description On which commit. */
+        ReplayBody: {
+            /**
+             * @default live
+             * @enum {string}
+             */
+            commit?: "live" | "original";
+        };
+        /** @description A replay that was handed over. */
+        Replayed: {
+            /** Format: uuid */
+            event: string;
+            /** Format: uuid */
+            replay_of: string;
+            /** Format: uuid */
+            run: string;
+        };
         /**
          * @description Where to go back to.
          * @example {
@@ -2030,7 +2162,7 @@ export interface components {
             error: {
                 column: number | null;
                 /** @enum {string} */
-                kind: "script" | "answer" | "timeout" | "memory" | "operations" | "depth" | "output" | "crashed" | "overloaded" | "unavailable" | "cancelled";
+                kind: "script" | "compile" | "answer" | "timeout" | "memory" | "operations" | "depth" | "output" | "crashed" | "overloaded" | "unavailable" | "cancelled";
                 line: number | null;
                 message: string;
                 script: string | null;
@@ -2230,26 +2362,25 @@ export interface components {
          */
         SourceBody: {
             /** @description The branch that is deployed. */
-            branch?: string;
+            branch?: string | null;
             forge?: {
-                /** Format: uri */
-                api_url?: string;
+                api_url?: string | null;
                 /** @enum {string} */
                 kind: "github" | "gitlab" | "gitea" | "forgejo" | "bitbucket";
-                token?: string;
-            };
+                token?: string | null;
+            } | null;
             /** @description How often a remote is fetched, from `1s` to `24h`. */
-            interval?: string;
+            interval?: string | null;
             /** @enum {string} */
             kind: "local" | "hosted" | "remote";
             /** @description A folder below the repository's root. */
-            path?: string;
+            path?: string | null;
             /** @description Accepted beside it while the forge is told the new one. */
-            previous_webhook_secret?: string;
+            previous_webhook_secret?: string | null;
             /** @description The repository: a folder of the server's machine, or an address; not for hosted ones. */
-            url?: string;
+            url?: string | null;
             /** @description What webhooks are signed with. */
-            webhook_secret?: string;
+            webhook_secret?: string | null;
         };
         /**
          * @description Counts of runs are exact; quantiles come from a histogram whose buckets double.
@@ -2469,7 +2600,7 @@ export interface components {
          *       "ref": "refs/heads/main"
          *     }
          */
-        Webhook: Record<string, never>;
+        Webhook: unknown;
         /**
          * @description What became of a delivery.
          * @example {
@@ -2862,6 +2993,117 @@ export interface operations {
             };
             /** @description The repository cannot be used as it is. */
             409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Something went wrong; the server's log says what. */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The database is away; try again in a moment. */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    invokeScript: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description The app's name or id.
+                 * @example guestbook
+                 */
+                app: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["InvokeBody"];
+            };
+        };
+        responses: {
+            /** @description The run, with what the handler gave. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Invoked"];
+                };
+            };
+            /** @description The body is no JSON. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No key, or one that is not known, revoked or ended. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The key may not do this, or a write by session lacks its token. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description There is no such thing. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large. */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is of a type that is not read here. */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description What was sent says something that cannot be. */
+            422: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -4177,6 +4419,14 @@ export interface operations {
                 cursor?: string;
                 /** @description At most so many items. */
                 limit?: number;
+                /** @description At this time or later (RFC 3339). */
+                since?: string;
+                /** @description Only events of this kind. */
+                source_kind?: string;
+                /** @description Only this trigger's. */
+                trigger?: string;
+                /** @description Before this time (RFC 3339). */
+                until?: string;
             };
             header?: never;
             path?: never;
@@ -4437,6 +4687,198 @@ export interface operations {
             };
             /** @description There is no such thing. */
             404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Something went wrong; the server's log says what. */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The database is away; try again in a moment. */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    discardDeadLetters: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: {
+            content: {
+                "application/json": components["schemas"]["DeadLetterFilter"];
+            };
+        };
+        responses: {
+            /** @description How many are gone. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Count"];
+                };
+            };
+            /** @description The body is no JSON. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No key, or one that is not known, revoked or ended. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The key may not do this, or a write by session lacks its token. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large. */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is of a type that is not read here. */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description What was sent says something that cannot be. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Something went wrong; the server's log says what. */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The database is away; try again in a moment. */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    redriveDeadLetters: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: {
+            content: {
+                "application/json": components["schemas"]["DeadLetterFilter"];
+            };
+        };
+        responses: {
+            /** @description How many were handed over. */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Count"];
+                };
+            };
+            /** @description The body is no JSON. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No key, or one that is not known, revoked or ended. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The key may not do this, or a write by session lacks its token. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large. */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is of a type that is not read here. */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description What was sent says something that cannot be. */
+            422: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -5502,6 +5944,126 @@ export interface operations {
             };
             /** @description There is no such thing. */
             404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Something went wrong; the server's log says what. */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The database is away; try again in a moment. */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    replayRun: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description Its id.
+                 * @example 01980000-0000-7000-8000-000000000000
+                 */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: {
+            content: {
+                "application/json": components["schemas"]["ReplayBody"];
+            };
+        };
+        responses: {
+            /** @description It was handed over. */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Replayed"];
+                };
+            };
+            /** @description The body is no JSON. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No key, or one that is not known, revoked or ended. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The key may not do this, or a write by session lacks its token. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description There is no such thing. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The record does not hold all of the request. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large. */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is of a type that is not read here. */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description What was sent says something that cannot be. */
+            422: {
                 headers: {
                     [name: string]: unknown;
                 };
