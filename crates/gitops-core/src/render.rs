@@ -82,7 +82,7 @@ fn kind(kind: ItemKind) -> &'static str {
 }
 
 /// A name of an item for people: `timeout`, not `timeout_ms`.
-fn shown_name<'a>(of: ItemKind, name: &'a str) -> &'a str {
+fn shown_name(of: ItemKind, name: &str) -> &str {
     match of {
         ItemKind::Limit => name.strip_suffix("_ms").unwrap_or(name),
         _ => name,

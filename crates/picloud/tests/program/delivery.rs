@@ -126,7 +126,20 @@ fn sources_are_added_waited_for_planned_against_and_removed() {
     let (code, out, _) = server.program(here, &["sync", "two", "--no-wait", "--format", "json"]);
     assert_eq!((code, &parsed(&out)["source"]), (0, &json!("two")));
 
-    // All apps of a source gone at once: held until somebody says yes.
+    a_removal_is_held_until_somebody_says_yes(&server, here, &second);
+
+    assert_eq!(server.program(here, &["sources", "remove", "one"]).0, 0);
+    eventually("the end of its app", || {
+        server.get("/apps/first/").status == 404
+    });
+    assert_eq!(server.program(here, &["sources", "show", "one"]).0, 1);
+}
+
+fn a_removal_is_held_until_somebody_says_yes(
+    server: &Server,
+    here: &Path,
+    second: &TestRepository,
+) {
     second.git(&["mv", "apps/app/app.yaml", "apps/app/gone.yaml"]);
     let removal = second.commit("feat: remove it");
     assert_eq!(server.program(here, &["sync", "two"]).0, 0);
@@ -138,12 +151,6 @@ fn sources_are_added_waited_for_planned_against_and_removed() {
     assert_eq!(server.get("/apps/second/").status, 404);
     let (code, _, err) = server.program(here, &["approve", &removal[..8]]);
     assert_eq!((code, err.contains("held")), (1, true), "{err}");
-
-    assert_eq!(server.program(here, &["sources", "remove", "one"]).0, 0);
-    eventually("the end of its app", || {
-        server.get("/apps/first/").status == 404
-    });
-    assert_eq!(server.program(here, &["sources", "show", "one"]).0, 1);
 }
 
 #[test]

@@ -344,8 +344,10 @@ fn big_pushes_arrive_byte_for_byte_in_every_form_and_bigger_ones_are_refused() {
     let folder = tempfile::tempdir().expect("a folder");
     for (name, form) in [
         ("v0", &["-c", "protocol.version=0", "clone", "-q"][..]),
-        ("v2", &["-c", "protocol.version=2", "clone", "-q"]),
-        ("shallow", &["clone", "-q", "--depth", "1"]),
+        (
+            "shallow",
+            &["-c", "protocol.version=2", "clone", "-q", "--depth", "1"],
+        ),
     ] {
         let cloned = git(folder.path(), &[form, &[&remote, name]].concat());
         assert!(cloned.status.success(), "{name}: {}", told(&cloned).1);
