@@ -3,7 +3,8 @@
 # schemathesis, all checks, in a short form. MORE=50 asks for longer.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-target=${CARGO_TARGET_DIR:-target}
+root=$PWD
+target=$(realpath -m "${CARGO_TARGET_DIR:-target}")
 version=4.32.5
 tool=$target/schemathesis/bin/schemathesis
 
@@ -41,8 +42,10 @@ field() { python3 -c 'import json, sys; print(json.load(open(sys.argv[1]))[sys.a
 url=$(field url)
 key=$(tr -d '[:space:]' <"$(field admin_token_file)")
 
+# It keeps notes where it runs.
+cd "$folder"
 # The stream of events has no end; the key and the sources that the run itself needs stay.
-"$tool" --config-file scripts/schemathesis.toml run "$url/api/v1/openapi.json" \
+"$tool" --config-file "$root/scripts/schemathesis.toml" run "$url/api/v1/openapi.json" \
     --header "Authorization: Bearer $key" --checks all --max-examples "${MORE:-3}" --seed 1 --workers 1 \
     --exclude-operation-id streamEvents --exclude-operation-id revokeKey --exclude-operation-id deleteSource \
     --request-timeout 20 --no-color >"$folder/report" 2>&1 ||
