@@ -183,17 +183,6 @@ impl<'a> Report<'a> {
         }
     }
 
-    /// A key that is known but does nothing yet must not pass silently.
-    pub(crate) fn not_yet(&mut self, key: &Key) {
-        let message = format!("`{}` is not available yet in this version", key.name);
-        self.error(
-            "E0107",
-            key.place,
-            message,
-            Some("remove it; the CHANGELOG says when it comes".to_owned()),
-        );
-    }
-
     pub(crate) fn wrong_type(&mut self, node: &Node, what: &str, expected: &str) {
         let message = format!("{what} must be {expected}; this is {}", node.value.what());
         self.error("E0103", node.place, message, None);
