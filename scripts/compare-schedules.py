@@ -74,6 +74,8 @@ def explained(zone, expression, start, ours, theirs):
             if change.astimezone(zone).replace(tzinfo=None).day != (change - timedelta(seconds=1)).astimezone(zone).day \
                     or change.astimezone(zone).hour in (0, 1):
                 return "a change at midnight"
+            if change.astimezone(zone).minute != 0:
+                return "a gap that does not end on the hour: cronsim passes over the rest of that hour"
     return None
 
 
