@@ -181,7 +181,8 @@ test('a broken commit is told with its line, and its app stays', async () => {
 
 test('a former commit is made live again, and the source resumed', async () => {
 	const { page } = owner;
-	const head = repository.git('rev-parse', 'HEAD');
+	const head = repository.commit('feat: greet everybody', { 'apps/hello/scripts/hello.rhai': '#{ hello: "everybody" }\n' });
+	await deployed(head);
 	const first = repository.git('rev-list', '--max-parents=0', 'HEAD');
 	await owner.show('/deployments');
 	await page.getByRole('row').filter({ hasText: first.slice(0, 7) }).getByRole('button', { name: 'Roll back' }).click();
