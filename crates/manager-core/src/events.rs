@@ -113,14 +113,13 @@ impl EventHub {
             None => (ring.total, false),
             Some(id) => {
                 let known = ring.events.iter().rposition(|told| told.id == id);
-                match known {
-                    Some(place) => (first + place as u64 + 1, false),
-                    None => {
-                        let newer = ring.events.iter().rev().take_while(|told| told.id > id);
-                        let seen = ring.total - newer.count() as u64;
-                        // Nothing older is kept that would show that nothing lies between.
-                        (seen, seen == first)
-                    }
+                if let Some(place) = known {
+                    (first + place as u64 + 1, false)
+                } else {
+                    let newer = ring.events.iter().rev().take_while(|told| told.id > id);
+                    let seen = ring.total - newer.count() as u64;
+                    // Nothing older is kept that would show that nothing lies between.
+                    (seen, seen == first)
                 }
             }
         };

@@ -27,7 +27,7 @@ pub(crate) struct Problem {
     /// The part of the request that is wrong, where one is.
     field: Option<&'static str>,
     errors: Vec<Value>,
-    header: Option<(HeaderName, HeaderValue)>,
+    header: Option<Box<(HeaderName, HeaderValue)>>,
 }
 
 /// What handlers give.
@@ -112,7 +112,8 @@ impl Problem {
     pub(crate) fn rate_limited(detail: &str, wait: Duration) -> Self {
         let seconds = wait.as_millis().div_ceil(1000).max(1);
         let mut problem = Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", detail);
-        problem.header = Some((header::RETRY_AFTER, HeaderValue::from(seconds_of(seconds))));
+        let wait = HeaderValue::from(seconds_of(seconds));
+        problem.header = Some(Box::new((header::RETRY_AFTER, wait)));
         problem
     }
 
@@ -124,7 +125,8 @@ impl Problem {
             "the endpoint does not take this method",
         );
         if !allowed.is_empty() {
-            problem.header = Some((header::ALLOW, HeaderValue::from_static(allowed)));
+            let allowed = HeaderValue::from_static(allowed);
+            problem.header = Some(Box::new((header::ALLOW, allowed)));
         }
         problem
     }
@@ -196,8 +198,8 @@ impl IntoResponse for Problem {
             HeaderValue::from_static("application/problem+json"),
         );
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        if let Some((name, value)) = self.header {
-            headers.insert(name, value);
+        if let Some(header) = self.header {
+            headers.insert(header.0, header.1);
         }
         if self.status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
@@ -334,7 +336,7 @@ async fn as_problem(response: Response) -> Response {
         _ => status.canonical_reason().unwrap_or("Error").to_owned(),
     };
     let mut problem = Problem::new(status, code, detail);
-    problem.header = allow.map(|allow| (header::ALLOW, allow));
+    problem.header = allow.map(|allow| Box::new((header::ALLOW, allow)));
     problem.into_response()
 }
 

@@ -122,24 +122,16 @@ impl Api {
         let limit = DefaultBodyLimit::max(text.body_limit);
         let route = on(method.filter(), handler).route_layer(limit);
         self.router = self.router.route(path, route);
-        let documented = match text.at {
-            [] => vec![(path, text.body)],
-            at => at.iter().map(|(path, body)| (*path, Some(*body))).collect(),
-        };
-        for (path, body) in documented {
-            let mut text = text.clone();
-            if !text.at.is_empty() {
-                // One route that several addresses lead to: each has an id of its own.
-                let last = path.rsplit('/').next().unwrap_or_default();
-                text.id = format!("{}{}", text.id, pascal(last));
-                text.body = body;
-            }
-            self.operations.push(Operation {
-                method,
-                path: format!("{}{}", self.prefix, path.replace("{*", "{")),
-                access: T::ACCESS,
-                text,
-            });
+        if text.at.is_empty() {
+            return self.elsewhere(method, &path.replace("{*", "{"), T::ACCESS, text);
+        }
+        for (path, body) in text.at {
+            // One route that several addresses lead to: each has an id of its own.
+            let mut one = text.clone();
+            let last = path.rsplit('/').next().unwrap_or_default();
+            one.id = format!("{}{}", text.id, pascal(last));
+            one.body = Some(body);
+            self = self.elsewhere(method, path, T::ACCESS, one);
         }
         self
     }
@@ -178,6 +170,10 @@ fn pascal(word: &str) -> String {
 
 /// What is said of an operation.
 #[derive(Debug, Clone)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each says one thing of the operation, and none depends on another"
+)]
 pub(super) struct Op {
     pub(super) id: String,
     pub(super) tag: &'static str,

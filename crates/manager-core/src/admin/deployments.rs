@@ -33,13 +33,14 @@ pub(super) async fn list(
     let query = query.page()?;
     let source = match filter.source.as_deref() {
         None => None,
-        Some(asked) => match super::sources::find(&state, asked).await {
-            Ok(found) => Some(found.name),
-            Err(_) => {
+        Some(asked) => {
+            if let Ok(found) = super::sources::find(&state, asked).await {
+                Some(found.name)
+            } else {
                 let name: Result<SourceName, _> = asked.parse();
                 Some(name.map_err(|_| Problem::invalid("source must be a source's name or id"))?)
             }
-        },
+        }
     };
     let mut found = state.store.deployments(source.as_ref(), &query).await?;
     for deployment in &mut found.items {

@@ -1,6 +1,11 @@
 //! The table of all operations: route, handler, and what is said of it. A route that is added here
 //! is documented; there is no other way to add one.
 
+#![expect(
+    clippy::too_many_lines,
+    reason = "a table has as many lines as there are operations"
+)]
+
 use picloud_shared::{RunStatus, run::RunKind};
 use serde_json::json;
 

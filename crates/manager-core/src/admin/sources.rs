@@ -203,15 +203,13 @@ pub(super) async fn put(
     let old_secret = body.previous_webhook_secret.take();
     let old_secret = old_secret.filter(|secret| !secret.is_empty());
     let _one_by_one = state.kept.writes.lock().await;
-    let (name, before): (SourceName, _) = match find(&state, &name).await {
-        Ok(found) => (found.name.clone(), Some(show_value(&state, &found))),
-        Err(_) => {
-            let parsed = name.parse();
-            let name =
-                parsed.map_err(|error| Problem::invalid(format!("a source's name {error}")))?;
-            let found = state.store.source(&name).await?;
-            (name, found.map(|found| show_value(&state, &found)))
-        }
+    let (name, before): (SourceName, _) = if let Ok(found) = find(&state, &name).await {
+        (found.name.clone(), Some(show_value(&state, &found)))
+    } else {
+        let parsed = name.parse();
+        let name = parsed.map_err(|error| Problem::invalid(format!("a source's name {error}")))?;
+        let found = state.store.source(&name).await?;
+        (name, found.map(|found| show_value(&state, &found)))
     };
     etag::check(&headers, before.as_ref().map(tag).as_deref())?;
     let record = body.record(name, &state)?;
