@@ -108,6 +108,15 @@ pub struct Commit {
     pub message: String,
 }
 
+/// A commit's signature.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Signed {
+    /// Armored.
+    pub signature: Vec<u8>,
+    /// What it signs.
+    pub payload: Vec<u8>,
+}
+
 /// An open repository.
 pub struct GitRepository {
     // libgit2's handles are not for several threads at once; look-ups are short.
@@ -223,10 +232,13 @@ impl GitRepository {
     }
 
     /// A commit's signature and what it signs; `None`: there is none.
-    pub fn signature(&self, id: &CommitId) -> Result<Option<(Vec<u8>, Vec<u8>)>, GitError> {
+    pub fn signature(&self, id: &CommitId) -> Result<Option<Signed>, GitError> {
         let repository = self.repository.lock();
         match repository.extract_signature(&Oid::from_str(id.as_str())?, None) {
-            Ok((signature, payload)) => Ok(Some((signature.to_vec(), payload.to_vec()))),
+            Ok((signature, payload)) => Ok(Some(Signed {
+                signature: signature.to_vec(),
+                payload: payload.to_vec(),
+            })),
             Err(error) if error.code() == ErrorCode::NotFound => Ok(None),
             Err(error) => Err(error.into()),
         }

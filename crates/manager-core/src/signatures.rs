@@ -9,14 +9,14 @@ use std::{
 
 use picloud_shared::{CommitId, Diagnostic, Severity};
 
-use crate::git::{GitError, GitRepository};
+use crate::git::{GitError, GitRepository, Signed};
 
 /// Whose signatures count for a source.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Signers {
     /// Lines of an allowed-signers file (ssh-keygen(1), ALLOWED SIGNERS).
     pub ssh: Vec<String>,
-    /// OpenPGP public keys, armored.
+    /// Public keys of `OpenPGP`, armored.
     pub gpg: Vec<String>,
 }
 
@@ -81,7 +81,7 @@ pub fn verify(
     commit: &CommitId,
     signers: &Signers,
 ) -> Result<String, SignatureError> {
-    let Some((signature, payload)) = repository.signature(commit)? else {
+    let Some(Signed { signature, payload }) = repository.signature(commit)? else {
         return Err(SignatureError::Missing(commit.clone()));
     };
     let bad = |why: String| SignatureError::Bad {
@@ -209,7 +209,7 @@ fn run(mut command: Command, input: &[u8]) -> Result<Output, SignatureError> {
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
-        .map_err(|error| unusable(format!("{:?}: {error}", command.get_program())))?;
+        .map_err(|error| unusable(format!("{}: {error}", command.get_program().display())))?;
     if let Some(mut stdin) = child.stdin.take() {
         // One that doesn't read all has its reasons, and says them.
         let _ = stdin.write_all(input);

@@ -6,7 +6,6 @@ use std::{
     time::Instant,
 };
 
-use chrono::{DateTime, Utc};
 use picloud_gitops_core::{LoadOptions, Loaded, Opening, check_desired, load, plan};
 use picloud_shared::{
     AppName, AppSpec, DeploymentId, Diagnostic, Plan,
@@ -180,9 +179,13 @@ impl Work {
                 self.deployment.changes.clear();
                 return self.end_without_apply(deployer).await;
             }
-            if let Some(until) = self.waits(deployer, loaded) {
+            let opening = self.opening(deployer, loaded);
+            if opening != Opening::Open {
                 self.deployment.status = DeploymentStatus::Waiting;
-                self.deployment.waits_until = until;
+                self.deployment.waits_until = match opening {
+                    Opening::At(time) => Some(time),
+                    Opening::Open | Opening::Never => None,
+                };
                 return self.end_without_apply(deployer).await;
             }
             if self.removes_too_much(deployer, loaded, &current.live, &plan) {
@@ -236,17 +239,12 @@ impl Work {
         ))
     }
 
-    /// Whether this commit waits for a window to open, and until when; `None` inside: the windows
-    /// leave no time. What a person chose or let go doesn't wait.
-    fn waits(&self, deployer: &Deployer, loaded: &Loaded) -> Option<Option<DateTime<Utc>>> {
+    /// Whether the windows let this commit go now. What a person chose or let go doesn't wait.
+    fn opening(&self, deployer: &Deployer, loaded: &Loaded) -> Opening {
         if self.approved || self.target.chosen || !deployer.origin.has_history() {
-            return None;
+            return Opening::Open;
         }
-        match loaded.settings.opening(deployer.options.clock.now()) {
-            Opening::Open => None,
-            Opening::At(time) => Some(Some(time)),
-            Opening::Never => Some(None),
-        }
+        loaded.settings.opening(deployer.options.clock.now())
     }
 
     /// Verifies who signed the commit, where that is asked for. An unsigned one ends here.
