@@ -133,7 +133,7 @@ fn sources_and_deployments(api: Api) -> Api {
             "Sources",
             "What there is to see of a source's branches and pull requests, and what waits for an approval.",
         )
-        .lists("Preview"),
+        .lists_by_name("Preview"),
     )
     .post(
         "/sources/{source}/previews/{slug}/approve",

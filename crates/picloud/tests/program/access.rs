@@ -52,17 +52,14 @@ struct Operation {
 impl Operation {
     /// The path, with things that are not there; the app is.
     fn on(&self, app: &str) -> String {
-        let mut path = self.path.replace("{app}", app);
-        for (name, value) in [
-            ("{id}", "01980000-0000-7000-8000-000000000000"),
-            ("{source}", "nosuch"),
-            ("{trigger}", "nosuch"),
-            ("{path}", "scripts/nosuch.rhai"),
-        ] {
-            path = path.replace(name, value);
-        }
-        assert!(!path.contains('{'), "a parameter is not known: {path}");
-        path
+        let parts = self.path.split('/').map(|part| match part {
+            "{app}" => app,
+            "{id}" => "01980000-0000-7000-8000-000000000000",
+            "{path}" => "scripts/nosuch.rhai",
+            part if part.starts_with('{') => "nosuch",
+            part => part,
+        });
+        parts.collect::<Vec<_>>().join("/")
     }
 
     fn names_an_app(&self) -> bool {
