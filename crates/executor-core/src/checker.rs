@@ -74,7 +74,7 @@ impl ScriptChecker for RhaiChecker {
             }
             true
         });
-        look.closures(&ast, &own_calls, &mut report);
+        Look::closures(&ast, &own_calls, &mut report);
         report.exports = exports(&ast);
         report
             .problems
@@ -254,7 +254,7 @@ impl Look {
 
     /// A closure goes by a name that is made of its text and its place: two modules that have the
     /// same one would be taken for each other, where it matters whose it is.
-    fn closures(&self, ast: &AST, own_calls: &[Position], report: &mut ScriptReport) {
+    fn closures(ast: &AST, own_calls: &[Position], report: &mut ScriptReport) {
         for function in ast.iter_fn_def() {
             if !engine::is_closure(&function.name) {
                 continue;

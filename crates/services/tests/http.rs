@@ -264,7 +264,7 @@ fn bodies_are_cut_off_as_they_are_unpacked_and_no_header_can_be_smuggled() {
     let bomb = {
         let mut packer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
         for _ in 0..64 {
-            packer.write_all(&[0; 1 << 20]).expect("packed");
+            packer.write_all(&vec![0; 1 << 20]).expect("packed");
         }
         packer.finish().expect("packed")
     };
