@@ -157,11 +157,7 @@ impl Server {
         let listener = TcpListener::from_std(listener).context("cannot listen")?;
         let address = listener.local_addr().context("cannot listen")?;
         let url = format!("http://{address}");
-        let probe: Option<Arc<dyn Probe>> = match config.roles.orchestrator {
-            true => Some(Arc::new(LoopbackProbe::new(address)?)),
-            // The apps are served elsewhere.
-            false => None,
-        };
+        let probe: Option<Arc<dyn Probe>> = if config.roles.orchestrator { Some(Arc::new(LoopbackProbe::new(address)?)) } else { None };
         let late = Arc::new(LateRouter::default());
         let dev = matches!(source, Some(NamedSource::WorkTree(_))).then(Arc::<DevNotes>::default);
         let ingress = Ingress::new(IngressOptions {

@@ -170,7 +170,7 @@ fn a_script_whose_process_dies_is_crashed_and_one_that_does_it_again_is_held_bac
             let server = Arc::clone(&server);
             move || {
                 told.send(server.get("/apps/attacks/spin"))
-                    .expect("waited for")
+                    .expect("waited for");
             }
         });
         // Time enough for the run to begin.
