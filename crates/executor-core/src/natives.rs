@@ -1,6 +1,11 @@
 //! The engine's own functions that one call of could take any amount of memory, time or stack:
 //! written anew, with the same meaning, so that each asks while it works.
 
+#![expect(
+    clippy::needless_pass_by_value,
+    reason = "the engine hands arguments over by value"
+)]
+
 mod arrays;
 mod bytes;
 mod chars;

@@ -97,7 +97,7 @@ fn invocation(run: Run, body: Bytes, apps: &Apps) -> Option<Invocation> {
         })),
     };
     Some(Invocation {
-        run: run.run,
+        run: run.id,
         app: Arc::clone(app),
         commit: run.commit,
         script: Arc::clone(app.scripts.get(&run.script)?),

@@ -34,9 +34,8 @@ pub(crate) fn write(to: &mut impl Write, head: &impl Serialize, body: &[u8]) -> 
 pub(crate) fn read<T: DeserializeOwned>(from: &mut impl Read) -> io::Result<(T, Bytes)> {
     let mut prefix = [0; PREFIX];
     from.read_exact(&mut prefix)?;
-    let [a, b, c, d, e, f, g, h] = prefix;
-    let head = u32::from_le_bytes([a, b, c, d]) as usize;
-    let body = u32::from_le_bytes([e, f, g, h]) as usize;
+    let mut lengths = prefix.as_slice();
+    let (head, body) = (length(&mut lengths)?, length(&mut lengths)?);
     if head + body > MAX {
         return Err(io::Error::new(
             io::ErrorKind::InvalidData,
@@ -46,6 +45,12 @@ pub(crate) fn read<T: DeserializeOwned>(from: &mut impl Read) -> io::Result<(T, 
     let head = part(from, head)?;
     let head = serde_json::from_slice(&head)?;
     Ok((head, Bytes::from(part(from, body)?)))
+}
+
+fn length(from: &mut impl Read) -> io::Result<usize> {
+    let mut bytes = [0; 4];
+    from.read_exact(&mut bytes)?;
+    Ok(u32::from_le_bytes(bytes) as usize)
 }
 
 /// Memory is taken as the bytes come: a length alone costs nothing.

@@ -26,7 +26,7 @@ pub(crate) enum ToChild {
 /// A run, as far as the script needs to know it.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Run {
-    pub(crate) run: RunId,
+    pub(crate) id: RunId,
     pub(crate) app: AppId,
     pub(crate) commit: CommitId,
     pub(crate) script: ScriptPath,

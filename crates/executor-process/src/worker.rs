@@ -215,7 +215,7 @@ fn told_run(invocation: &Invocation) -> (Run, Bytes) {
     };
     let left = invocation.deadline - Instant::now();
     let run = Run {
-        run: invocation.run,
+        id: invocation.run,
         app: invocation.app.id,
         commit: invocation.commit.clone(),
         script: invocation.script.path.clone(),
