@@ -156,7 +156,7 @@ fn a_failure_is_told_by_its_place_and_the_values() {
     let repository = repository();
     repository.write(
         "apps/app/modules/check.rhai",
-        "fn even(n) {\n  assert(n % 2 == 0, \"odd\");\n}",
+        "fn even(n) {\n  if n % 2 != 0 { throw \"odd\"; }\n}",
     );
     repository.write(
         "apps/app/tests/all.rhai",
