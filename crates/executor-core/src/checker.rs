@@ -74,7 +74,7 @@ impl ScriptChecker for RhaiChecker {
             }
             true
         });
-        Look::closures(&ast, &own_calls, &mut report);
+        closures(&ast, &own_calls, &mut report);
         report.exports = exports(&ast);
         report
             .problems
@@ -251,31 +251,31 @@ impl Look {
             || self.aliases.contains_key(module)
             || module.is_empty() && self.own.contains_key(call.name.as_str())
     }
+}
 
-    /// A closure goes by a name that is made of its text and its place: two modules that have the
-    /// same one would be taken for each other, where it matters whose it is.
-    fn closures(ast: &AST, own_calls: &[Position], report: &mut ScriptReport) {
-        for function in ast.iter_fn_def() {
-            if !engine::is_closure(&function.name) {
-                continue;
-            }
-            let (start, end) = (function.body.start_position(), function.body.end_position());
-            let within = |at: &&Position| {
-                let ends = if end.is_none() {
-                    at.line() == start.line()
-                } else {
-                    **at <= end
-                };
-                **at >= start && ends
+/// A closure goes by a name that is made of its text and its place: two modules that have the
+/// same one would be taken for each other, where it matters whose it is.
+fn closures(ast: &AST, own_calls: &[Position], report: &mut ScriptReport) {
+    for function in ast.iter_fn_def() {
+        if !engine::is_closure(&function.name) {
+            continue;
+        }
+        let (start, end) = (function.body.start_position(), function.body.end_position());
+        let within = |at: &&Position| {
+            let ends = if end.is_none() {
+                at.line() == start.line()
+            } else {
+                **at <= end
             };
-            if own_calls.iter().any(|at| within(&at)) {
-                let (line, column) = place(start);
-                report.closures.push(Import {
-                    name: function.name.to_string(),
-                    line,
-                    column,
-                });
-            }
+            **at >= start && ends
+        };
+        if own_calls.iter().any(|at| within(&at)) {
+            let (line, column) = place(start);
+            report.closures.push(Import {
+                name: function.name.to_string(),
+                line,
+                column,
+            });
         }
     }
 }

@@ -284,7 +284,7 @@ impl Ingress {
             Ok(Answer::Json(_)) => failure(RunErrorKind::Answer, id, None),
             Err(error) => {
                 let why = self.options.dev.is_some().then(|| dev::explained(error));
-                failure(error.kind, id, why)
+                failure(error.kind, id, why.as_ref())
             }
         };
         if wanted {
@@ -359,14 +359,14 @@ const fn uuid_length() -> usize {
 
 /// What a client is told of a run that did not end well: the kind, and the reason under
 /// `picloud dev` alone.
-fn failure(kind: RunErrorKind, run: &str, why: Option<Value>) -> Response<Whole> {
+fn failure(kind: RunErrorKind, run: &str, why: Option<&Value>) -> Response<Whole> {
     let server = StatusCode::INTERNAL_SERVER_ERROR;
     let told = |status, code, detail: &str, more: &[(&str, &str)]| {
         let fields: Vec<(&str, Value)> = [("run", run)]
             .into_iter()
             .chain(more.iter().copied())
             .map(|(name, value)| (name, value.into()))
-            .chain(why.clone().map(|why| ("dev", why)))
+            .chain(why.map(|why| ("dev", why.clone())))
             .collect();
         problem::with_fields(status, code, detail, &fields)
     };
