@@ -26,5 +26,5 @@ pub use holder::{Served, SnapshotHolder};
 pub use ingress::{Ingress, IngressOptions, SecretLookup};
 pub use metrics::Gauges;
 pub use problem::problem;
-pub use recorder::{Recorder, RecorderOptions};
+pub use recorder::{Pending, Recorder, RecorderOptions};
 pub use serve::serve;

@@ -1,5 +1,8 @@
 //! Wiring: all rooms in one process.
 
+mod control;
+mod node;
+
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
@@ -7,28 +10,22 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use picloud_executor_core::{InProcessExecutor, RhaiChecker};
+use picloud_executor_core::InProcessExecutor;
 use picloud_executor_process::{ProcessExecutor, ProcessOptions};
 use picloud_manager_core::{
-    AdminState, Deployer, DeployerOptions, DriftWatch, EventHub, Finished, Former, HostingState,
-    Notifier, Probe, Sources, git::LocalPath, keys, previews::Previews, pulls::Pulls, signals,
-    webhooks::WebhookState, work_tree::WorkTree,
+    Deployer, Finished, Sources, events::Told, git::LocalPath, keys, signals, work_tree::WorkTree,
 };
-use picloud_orchestrator_core::{
-    DevNotes, Direct, Dispatcher, Ingress, IngressOptions, Recorder, RecorderOptions,
-    SnapshotHolder,
-};
-use picloud_services::{AddressGuard, SecretKeys, SecretsServiceImpl};
+use picloud_orchestrator_core::{DevNotes, Ingress, Pending, Recorder, SnapshotHolder};
+use picloud_services::SecretKeys;
 use picloud_shared::{
-    Clock, EventSink, Executor, KeyId, NodeId, Scope, SourceId, SystemClock, executor::FormerApps,
-    plan::LiveVersion, sdk::Services,
+    Clock, Executor, KeyId, NodeId, Scope, SourceId, plan::LiveVersion, sdk::Services,
 };
 use picloud_store::{
     SourceKind, SourceRecord, Store, StoreOptions, keys::NewKey, nodes::NodeRecord,
 };
 use tokio::{
     net::TcpListener,
-    sync::{broadcast, watch},
+    sync::{broadcast, mpsc, watch},
     task::JoinHandle,
 };
 
@@ -36,12 +33,10 @@ use crate::{
     cli::ExecutorMode,
     client::{RUNNING_FILE, RunningServer},
     config::ServerConfig,
-    dashboard,
     data_dir::{DataDir, write_private},
-    deliver::HttpDelivery,
     heartbeat,
-    probe::LoopbackProbe,
 };
+use node::Node;
 
 /// Stack of each thread that may run a script: address space, of which only what a deeply nested
 /// value touches becomes memory.
@@ -100,6 +95,18 @@ async fn tell_mistakes(notes: Arc<DevNotes>, mut finished: broadcast::Receiver<F
     }
 }
 
+/// Counts what becomes of deployments, for the metrics.
+async fn count_deployments(ingress: Arc<Ingress>, mut finished: broadcast::Receiver<Finished>) {
+    use broadcast::error::RecvError;
+    loop {
+        match finished.recv().await {
+            Ok(done) => ingress.count_deployment(done.0.status),
+            Err(RecvError::Lagged(_)) => {}
+            Err(RecvError::Closed) => return,
+        }
+    }
+}
+
 /// What a source is given as on the command line.
 #[derive(Debug, Clone)]
 pub enum NamedSource {
@@ -130,267 +137,92 @@ impl Server {
         source: Option<&NamedSource>,
         token: &str,
     ) -> Result<Self> {
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let (events, outward) = EventHub::new(Arc::clone(&clock));
-        let started_at = clock.now();
-        let store = Store::connect_lazy(database_url, store_options(CONNECTIONS))
-            .context("DATABASE_URL")?;
-        let holder = Arc::new(SnapshotHolder::open(Some(data.path().join("snapshot"))));
-        let keys = secret_keys(data)?;
-        let secrets = Arc::new(SecretsServiceImpl::new(keys.clone()));
-        let guard = AddressGuard {
-            allow_private: config.http_allow_private,
-        };
-        if guard.allow_private {
-            tracing::warn!("PICLOUD_HTTP_ALLOW_PRIVATE is set: scripts reach private addresses");
-        }
-        let services =
-            picloud_services::services(&store, &clock, &secrets, guard, env!("CARGO_PKG_VERSION"));
-        let executor = executor(config, services, &clock)?;
-        let (recorder, pending) = Recorder::new(
-            RecorderOptions::default(),
-            Arc::clone(&clock),
-            Arc::clone(&events) as Arc<dyn EventSink>,
-        );
-        let (stop, stopped) = watch::channel(false);
+        let (node, outward, pending, stop) = Node::new(config, data, database_url)?;
         // Bound before anything waits: a kept snapshot answers while the database is asked.
         let listener = TcpListener::from_std(listener).context("cannot listen")?;
         let address = listener.local_addr().context("cannot listen")?;
-        let url = format!("http://{address}");
-        let probe: Option<Arc<dyn Probe>> = if config.roles.orchestrator { Some(Arc::new(LoopbackProbe::new(address)?)) } else { None };
         let late = Arc::new(LateRouter::default());
         let dev = matches!(source, Some(NamedSource::WorkTree(_))).then(Arc::<DevNotes>::default);
-        let ingress = Ingress::new(IngressOptions {
-            base_domain: config.base_domain.clone(),
-            trusted_proxies: config.trusted_proxies.clone(),
-            holder: Arc::clone(&holder),
-            executor: Arc::clone(&executor),
-            recorder: Arc::clone(&recorder),
-            store: store.clone(),
-            static_dir: data.path().join("static"),
-            platform: late.router(),
-            clock: Arc::clone(&clock),
-            max_runs: MAX_RUNS,
-            serves_apps: config.roles.orchestrator,
-            dev: dev.clone(),
-            secrets: {
-                let secrets = Arc::clone(&secrets);
-                Arc::new(move |spec, name| secrets.of(spec, name))
-            },
-        });
-        let counting = Arc::clone(&ingress);
-        let serving = tokio::spawn(picloud_orchestrator_core::serve(
-            listener,
-            ingress,
-            stopped.clone(),
-        ));
-        migrate(&store).await?;
-        insert_owner_key(&store, clock.as_ref(), token).await?;
-        let mut following = vec![tokio::spawn(picloud_orchestrator_core::follow(
-            store.clone(),
-            Arc::clone(&holder),
-            Arc::clone(&executor),
-        ))];
-        let (access_changed, access) = watch::channel(0);
-        following.push(tokio::spawn(signals::forward(
-            store.clone(),
-            Arc::clone(&events),
-            outward,
-        )));
-        if config.roles.manager {
-            following.push(tokio::spawn(signals::listen(
-                store.clone(),
-                Arc::clone(&events),
-                access_changed,
-            )));
-            following.push(tokio::spawn(picloud_manager_core::cron::run(
-                store.clone(),
-                Arc::clone(&clock),
-            )));
-            following.push(tokio::spawn(keep_house(store.clone(), Arc::clone(&clock))));
+        let ingress = node.ingress(config, data, &late, dev.clone());
+        let serving =
+            picloud_orchestrator_core::serve(listener, Arc::clone(&ingress), node.stopped.clone());
+        let mut server = Self {
+            url: format!("http://{address}"),
+            sources: Sources::new(
+                node.deployer_options(config, address)?,
+                data.path().to_owned(),
+            ),
+            named: None,
+            recorder: Arc::clone(&node.recorder),
+            holder: Arc::clone(&node.holder),
+            node: node_id(data, node.clock.as_ref())?,
+            stop,
+            running: vec![tokio::spawn(serving)],
+            following: Vec::new(),
+            store: node.store.clone(),
+            running_file: data.path().join(RUNNING_FILE),
+        };
+        migrate(&node.store).await?;
+        insert_owner_key(&node.store, node.clock.as_ref(), token).await?;
+        server.follow(&node, config, outward, pending);
+        if config.roles.executor {
+            let dispatcher = node.dispatcher(config, &server);
+            let running = dispatcher.run(node.stopped.clone());
+            server.running.push(tokio::spawn(running));
         }
-        let node = node_id(data, clock.as_ref())?;
-        following.push(tokio::spawn(heartbeat::run(
-            store.clone(),
-            Arc::clone(&clock),
-            Arc::clone(&holder),
-            Arc::clone(&events),
+        let router = if config.roles.manager {
+            if let Some(notes) = dev {
+                let told = tell_mistakes(notes, server.sources.subscribe());
+                server.following.push(tokio::spawn(told));
+            }
+            let counted = count_deployments(ingress, server.sources.subscribe());
+            server.following.push(tokio::spawn(counted));
+            server.control(&node, config, data, source).await?
+        } else {
+            axum::Router::new().fallback(no_manager)
+        };
+        late.set(router);
+        Ok(server)
+    }
+
+    /// What every node does, whatever its roles.
+    fn follow(
+        &mut self,
+        node: &Node,
+        config: &ServerConfig,
+        outward: mpsc::Receiver<Told>,
+        pending: Pending,
+    ) {
+        let (store, events) = (|| node.store.clone(), || Arc::clone(&node.events));
+        self.following
+            .push(tokio::spawn(picloud_orchestrator_core::follow(
+                store(),
+                Arc::clone(&node.holder),
+                Arc::clone(&node.executor),
+            )));
+        self.following
+            .push(tokio::spawn(signals::forward(store(), events(), outward)));
+        self.following.push(tokio::spawn(heartbeat::run(
+            store(),
+            Arc::clone(&node.clock),
+            Arc::clone(&node.holder),
+            events(),
             NodeRecord {
-                id: node,
+                id: self.node,
                 roles: config.roles.names(),
                 version: env!("CARGO_PKG_VERSION").to_owned(),
                 generation: 0,
-                started_at,
-                seen_at: started_at,
+                started_at: node.started_at,
+                seen_at: node.started_at,
             },
         )));
-        let mut running = vec![serving];
-        let recording = tokio::spawn(Arc::clone(&recorder).run(
-            pending,
-            store.clone(),
-            Arc::clone(&holder),
-            stopped.clone(),
-        ));
-        let notifier = Notifier::new(store.clone(), Arc::clone(&clock));
-        if config.roles.manager {
-            let deliver = Arc::new(HttpDelivery::new(keys.clone())?);
-            following.push(tokio::spawn(Arc::clone(&notifier).run(deliver)));
-        }
-        let sources = Sources::new(
-            DeployerOptions {
-                store: store.clone(),
-                clock: Arc::clone(&clock),
-                checker: Arc::new(RhaiChecker::new()),
-                secrets: Some(Arc::new(keys.clone())),
-                served: holder.watch(),
-                finished: broadcast::channel(256).0,
-                events: Arc::clone(&events) as Arc<dyn EventSink>,
-                probe,
-                signers: Arc::new(config.signers.clone()),
-                notifier: Arc::clone(&notifier),
-                looked: Arc::default(),
-            },
-            data.path().to_owned(),
-        );
-        running.push(recording);
-        let dispatcher = Arc::new(Dispatcher {
-            store: store.clone(),
-            holder: Arc::clone(&holder),
-            executor: Arc::clone(&executor),
-            recorder: Arc::clone(&recorder),
-            former: config
-                .roles
-                .manager
-                .then(|| Arc::new(Former(Arc::clone(&sources))) as Arc<dyn FormerApps>),
-            clock: Arc::clone(&clock),
-            node,
-        });
-        if config.roles.executor {
-            running.push(tokio::spawn(dispatcher.run(stopped.clone())));
-        }
-        let running_file = data.path().join(RUNNING_FILE);
-        if !config.roles.manager {
-            late.set(axum::Router::new().fallback(no_manager));
-            return Ok(Self {
-                url,
-                sources,
-                named: None,
-                recorder,
-                holder,
-                node,
-                stop,
-                running,
-                following,
-                store,
-                running_file,
-            });
-        }
-        if let Some(notes) = dev {
-            following.push(tokio::spawn(tell_mistakes(notes, sources.subscribe())));
-        }
-        let mut finished = sources.subscribe();
-        following.push(tokio::spawn(async move {
-            use tokio::sync::broadcast::error::RecvError;
-            loop {
-                match finished.recv().await {
-                    Ok(done) => counting.count_deployment(done.0.status),
-                    Err(RecvError::Lagged(_)) => {}
-                    Err(RecvError::Closed) => return,
-                }
-            }
-        }));
-        let named = match source {
-            Some(source) => Some(name_source(&sources, &clock, data, source).await?),
-            None => None,
-        };
-        sources.open().await.context("the sources cannot be read")?;
-        let previews = Previews::new(store.clone(), Arc::clone(&clock), Arc::clone(&sources));
-        following.push(tokio::spawn(Arc::clone(&previews).run()));
-        let hosting = HostingState {
-            previews: Arc::clone(&previews),
-            store: store.clone(),
-            clock: Arc::clone(&clock),
-            sources: Arc::clone(&sources),
-            socket: hook_socket(data),
-            hooks: data.path().join("git/hooks"),
-        };
-        let program = std::env::current_exe().context("cannot find the program itself")?;
-        picloud_manager_core::hosting::listen(hosting.clone(), &program)
-            .await
-            .context("hosted repositories cannot be served")?;
-        let git = picloud_manager_core::hosting::router(hosting);
-        let pulls = Pulls::new(
-            store.clone(),
-            Arc::clone(&clock),
-            Arc::clone(&sources),
-            Arc::clone(&previews),
-        );
-        following.push(tokio::spawn(Arc::clone(&pulls).run()));
-        let hooks = picloud_manager_core::webhooks::router(WebhookState::new(
-            store.clone(),
-            Arc::clone(&clock),
-            Arc::clone(&sources),
-            (Arc::clone(&pulls), Arc::clone(&previews)),
-            config.webhook_max_body,
-        ));
-        let drift = DriftWatch::new(
-            store.clone(),
-            Arc::clone(&clock),
-            Arc::clone(&sources),
-            Arc::clone(&events) as Arc<dyn EventSink>,
-        );
-        following.push(tokio::spawn(notifier.follow_drift(Arc::clone(&events))));
-        following.push(tokio::spawn(Arc::clone(&drift).run()));
-        let direct = Arc::new(Direct {
-            holder: Arc::clone(&holder),
-            executor,
-            recorder: Arc::clone(&recorder),
-            clock: Arc::clone(&clock),
-        });
-        late.set(
-            picloud_manager_core::router(AdminState {
-                store: store.clone(),
-                clock,
-                direct,
-                sources: Arc::clone(&sources),
-                previews,
-                pulls,
-                drift,
-                events,
-                served: holder.watch(),
-                version: env!("CARGO_PKG_VERSION"),
-                recipient: keys.recipient(),
-                owns_domain: {
-                    let holder = Arc::clone(&holder);
-                    let below = format!(".{}", config.base_domain);
-                    Arc::new(move |host| {
-                        let served = holder.served();
-                        let app = host.strip_suffix(&below);
-                        served.owns_domain(host) || app.is_some_and(|app| served.serves(app))
-                    })
-                },
-                started_at,
-                access,
-                stop: stopped,
-                kept: Arc::default(),
-            })
-            .merge(git)
-            .merge(hooks)
-            .merge(dashboard::router()),
-        );
-        Ok(Self {
-            url,
-            sources,
-            named,
-            recorder,
-            holder,
-            node,
-            stop,
-            running,
-            following,
-            store,
-            running_file,
-        })
+        self.running
+            .push(tokio::spawn(Arc::clone(&node.recorder).run(
+                pending,
+                store(),
+                Arc::clone(&node.holder),
+                node.stopped.clone(),
+            )));
     }
 
     /// What is live in the database.
