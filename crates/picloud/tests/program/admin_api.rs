@@ -154,6 +154,7 @@ fn an_ended_session_is_good_for_nothing_and_wrong_keys_are_throttled() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one story, told in order")]
 fn refusals_are_problems_lists_have_cursors_and_writes_have_conditions() {
     let repository = repository();
     let server = Server::start(repository.path());

@@ -1,6 +1,6 @@
 //! What becomes of a commit: rolled back to, checked, waiting, signed.
 
-use std::{fs, process::Command};
+use std::{fs, os::unix::fs::PermissionsExt, process::Command};
 
 use picloud_test_support::{TestRepository, reachable_folder};
 use serde_json::{Value, json};
@@ -346,7 +346,6 @@ fn openpgp_signatures_count_as_well() {
     let folder = reachable_folder();
     let home = folder.path().join("g");
     fs::create_dir(&home).expect("a folder");
-    use std::os::unix::fs::PermissionsExt;
     fs::set_permissions(&home, fs::Permissions::from_mode(0o700)).expect("its mode");
     let gpg = |arguments: &[&str]| {
         let done = Command::new("gpg")

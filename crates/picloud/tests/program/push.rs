@@ -255,7 +255,8 @@ fn who_may_fetch_may_not_push_and_a_wrong_key_may_neither() {
     assert!(push(&repository, &server.remote(None), &["main"]).0);
 
     let key = |scopes: &[&str], app: Option<&str>| {
-        let body = json!({ "name": "k", "scopes": scopes, "app": app });
+        let name = format!("{} {}", scopes.join(" "), app.unwrap_or_default());
+        let body = json!({ "name": name, "scopes": scopes, "app": app });
         let made = server.admin_post("/keys", &body);
         server.remote(Some(made["key"].as_str().expect("a key")))
     };

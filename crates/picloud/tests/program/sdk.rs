@@ -100,6 +100,7 @@ triggers:
 ";
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one story, told in order")]
 fn events_run_are_retried_and_end_as_done_or_as_a_dead_letter() {
     let repository = TestRepository::new();
     repository.write("app.yaml", EVENTS);

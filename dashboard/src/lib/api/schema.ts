@@ -2033,7 +2033,12 @@ export interface components {
             title: string;
             type: string;
         };
-        /** @description On which commit. */
+        /**
+         * @description On which commit.
+         * @example {
+         *       "commit": "original"
+         *     }
+         */
         ReplayBody: {
             /**
              * @default live
