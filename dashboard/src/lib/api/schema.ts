@@ -1218,7 +1218,14 @@ export interface components {
             app: string;
             items: components["schemas"]["DriftItem"][];
         };
-        /** @description What may be shown. */
+        /**
+         * @description What may be shown.
+         * @example {
+         *       "source": "default",
+         *       "slug": "pr-7",
+         *       "head": "8c54261f0e7d4c0b9f6a3e2d1c0b9a8f7e6d5c4b"
+         *     }
+         */
         Approved: {
             head: string;
             slug: string;
@@ -1298,7 +1305,12 @@ export interface components {
             kind: "app" | "domain" | "route" | "trigger" | "script" | "static" | "permission" | "limit" | "env" | "secret" | "check";
             name: string;
         };
-        /** @description How many. */
+        /**
+         * @description How many.
+         * @example {
+         *       "count": 3
+         *     }
+         */
         Count: {
             count: number;
         };
@@ -1395,7 +1407,13 @@ export interface components {
             source_kind: string;
             trigger: string | null;
         };
-        /** @description Which dead letters. */
+        /**
+         * @description Which dead letters.
+         * @example {
+         *       "app": "guestbook",
+         *       "since": "2026-07-27T00:00:00Z"
+         *     }
+         */
         DeadLetterFilter: {
             app?: string | null;
             /** Format: date-time */
@@ -1750,14 +1768,61 @@ export interface components {
             uptime_seconds: number;
             version: string;
         };
-        /** @description What to run, with what. */
+        /**
+         * @description What to run, with what.
+         * @example {
+         *       "script": "scripts/hello.rhai",
+         *       "payload": {
+         *         "name": "Ada"
+         *       }
+         *     }
+         */
         InvokeBody: {
             /** @description Any JSON, at most 1 MiB. */
             payload?: unknown;
             /** @description Below the app: `scripts/x.rhai`. */
             script: string;
         };
-        /** @description A run, with what its handler gave. */
+        /**
+         * @description A run, with what its handler gave.
+         * @example {
+         *       "id": "01980f3e-5b1c-7cc2-9f7e-3f1f0a5d2c11",
+         *       "app": "guestbook",
+         *       "script": "scripts/index.rhai",
+         *       "kind": "invoke",
+         *       "trigger": null,
+         *       "route": null,
+         *       "commit": "8c54261f0e7d4c0b9f6a3e2d1c0b9a8f7e6d5c4b",
+         *       "attempt": 1,
+         *       "status": "ok",
+         *       "started_at": "2026-07-27T12:00:00.000Z",
+         *       "duration_ms": 1.8,
+         *       "queue_ms": 0.1,
+         *       "operations": 412,
+         *       "peak_memory": 65536,
+         *       "error": null,
+         *       "logs": [
+         *         {
+         *           "at": "2026-07-27T12:00:00.000Z",
+         *           "level": "info",
+         *           "message": "asked",
+         *           "fields": {
+         *             "by": "ada"
+         *           }
+         *         }
+         *       ],
+         *       "dropped_logs": 0,
+         *       "cause": null,
+         *       "request": {
+         *         "method": "GET",
+         *         "path": "/",
+         *         "status": 500
+         *       },
+         *       "answer": {
+         *         "greeting": "hello"
+         *       }
+         *     }
+         */
         Invoked: components["schemas"]["Run"] & {
             /** @description The handler's value; null where it gave none. */
             answer: unknown;
@@ -1975,7 +2040,22 @@ export interface components {
             /** @description A source's name or id. */
             source: string;
         };
-        /** @description What there is to see of a branch or a pull request. */
+        /**
+         * @description What there is to see of a branch or a pull request.
+         * @example {
+         *       "slug": "feature-x",
+         *       "reference": "refs/heads/feature-x",
+         *       "state": "active",
+         *       "head": "8c54261f0e7d4c0b9f6a3e2d1c0b9a8f7e6d5c4b",
+         *       "head_at": "2026-07-27T12:00:00.000Z",
+         *       "commit": "8c54261f0e7d4c0b9f6a3e2d1c0b9a8f7e6d5c4b",
+         *       "apps": [
+         *         "guestbook--feature-x"
+         *       ],
+         *       "status": "synced",
+         *       "errors": []
+         *     }
+         */
         Preview: {
             apps?: string[];
             /** @description What is live. */
@@ -2046,7 +2126,14 @@ export interface components {
              */
             commit?: "live" | "original";
         };
-        /** @description A replay that was handed over. */
+        /**
+         * @description A replay that was handed over.
+         * @example {
+         *       "run": "01980f3e-5b1c-7cc2-9f7e-3f1f0a5d2c11",
+         *       "event": "01980f3e-5b1c-7cc2-9f7e-3f1f0a5d2c12",
+         *       "replay_of": "01980f3e-5b1c-7cc2-9f7e-3f1f0a5d2c10"
+         *     }
+         */
         Replayed: {
             /** Format: uuid */
             event: string;
