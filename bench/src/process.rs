@@ -53,7 +53,8 @@ impl Server {
 
     /// PiCloud with a hosted repository, still empty.
     pub(crate) fn hosted() -> Result<Self> {
-        Self::start(reachable_folder(), &[], None, "/healthz")
+        // There once the control plane is.
+        Self::start(reachable_folder(), &[], None, "/api/v1/openapi.json")
     }
 
     /// Where a hosted repository of it is pushed to.
