@@ -21,5 +21,5 @@ rm -rf .sqlx && mkdir .sqlx
 touch crates/store/src/lib.rs
 encoded=$(printf '%s' "$scratch" | sed 's,/,%2F,g')
 SQLX_OFFLINE=false SQLX_OFFLINE_DIR="$PWD/.sqlx" DATABASE_URL="postgres://postgres@localhost/postgres?host=$encoded" \
-    cargo check -p picloud-store
+    cargo check --workspace --lib --quiet
 echo "sqlx-prepare: $(find .sqlx -name '*.json' | wc -l) queries"

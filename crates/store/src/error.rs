@@ -1,5 +1,7 @@
 //! What can go wrong between PiCloud and PostgreSQL.
 
+use std::sync::Arc;
+
 use sqlx::migrate::MigrateError;
 
 /// An error of the database, or of what it holds.
@@ -17,6 +19,9 @@ pub enum StoreError {
     /// A cursor that this list did not give.
     #[error("the cursor is not one that this list gave")]
     BadCursor,
+    /// The statement that was asked together for several callers failed for all of them.
+    #[error("{0}")]
+    Shared(Arc<StoreError>),
 }
 
 impl StoreError {
@@ -26,6 +31,7 @@ impl StoreError {
             Self::Database(error) | Self::Migrate(MigrateError::Execute(error)) => {
                 is_unavailable(error)
             }
+            Self::Shared(error) => error.is_unavailable(),
             _ => false,
         }
     }
@@ -36,6 +42,7 @@ impl StoreError {
             Self::Database(sqlx::Error::Database(error)) => {
                 error.code().map(std::borrow::Cow::into_owned)
             }
+            Self::Shared(error) => error.sql_state(),
             _ => None,
         }
     }
@@ -44,6 +51,7 @@ impl StoreError {
     pub fn constraint(&self) -> Option<&str> {
         match self {
             Self::Database(sqlx::Error::Database(error)) => error.constraint(),
+            Self::Shared(error) => error.constraint(),
             _ => None,
         }
     }

@@ -1,11 +1,15 @@
-//! Key-value entries of apps. One statement a call; an expired entry counts as absent everywhere,
+//! Key-value entries of apps. At most one statement a call, and one for many where many ask at once; an expired entry counts as absent everywhere,
 //! whether or not it has been removed yet.
 
 use chrono::{DateTime, Utc};
 use picloud_shared::AppId;
 use serde_json::Value;
 
-use crate::{Store, StoreError, outbox::DataEvent};
+use crate::{
+    Store, StoreError,
+    kv_together::{self as together, Read},
+    outbox::DataEvent,
+};
 
 /// An entry's value as JSON text, and its version.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,19 +57,8 @@ impl Store {
         at: KvAddress<'_>,
         now: DateTime<Utc>,
     ) -> Result<Option<KvRow>, StoreError> {
-        let row = sqlx::query_as!(
-            KvRow,
-            r#"SELECT key, value::text AS "value!", version FROM kv
-               WHERE app_id = $1 AND collection = $2 AND key = $3
-                 AND (expires_at IS NULL OR expires_at > $4)"#,
-            at.app.0,
-            at.collection,
-            at.key,
-            now,
-        )
-        .fetch_optional(self.pool())
-        .await?;
-        Ok(row)
+        let call = Read::new(at, now);
+        self.kv_reads.ask(self.pool(), at.app, call).await
     }
 
     /// Those of the keys that are there.
@@ -127,7 +120,8 @@ impl Store {
         event: Option<&DataEvent>,
     ) -> Result<i64, StoreError> {
         let Some(event) = event else {
-            return set(self.pool(), at, value, expires_at, now).await;
+            let call = together::Write::new(at, value, expires_at, now);
+            return self.kv_writes.ask(self.pool(), at.app, call).await;
         };
         let mut write = Write::begin(self, at, now).await?;
         let version = set(&mut *write.transaction, at, value, expires_at, now).await?;
@@ -305,7 +299,7 @@ impl Write {
 }
 
 /// Writes an entry whatever was there; gives its new version.
-async fn set(
+pub(crate) async fn set(
     executor: impl sqlx::PgExecutor<'_>,
     at: KvAddress<'_>,
     value: &str,

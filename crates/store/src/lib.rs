@@ -12,8 +12,10 @@ pub mod deployments;
 pub mod docs;
 pub mod drift;
 mod error;
+mod gather;
 pub mod keys;
 pub mod kv;
+mod kv_together;
 mod listen;
 mod live;
 mod live_rows;
@@ -74,6 +76,8 @@ pub struct Store {
     pool: PgPool,
     teller: Arc<listen::Teller>,
     checked: contents::Checked,
+    kv_reads: gather::Gatherer<kv_together::Read>,
+    kv_writes: gather::Gatherer<kv_together::Write>,
 }
 
 impl Store {
@@ -82,21 +86,23 @@ impl Store {
         let pool = pool_options(options)
             .connect_with(connect_options(url)?)
             .await?;
-        Ok(Self {
-            pool,
-            teller: Arc::default(),
-            checked: contents::Checked::default(),
-        })
+        Ok(Self::on(pool))
     }
 
     /// A store that connects when it is first asked: a node starts with the database away.
     pub fn connect_lazy(url: &str, options: StoreOptions) -> Result<Self, StoreError> {
         let pool = pool_options(options).connect_lazy_with(connect_options(url)?);
-        Ok(Self {
+        Ok(Self::on(pool))
+    }
+
+    fn on(pool: PgPool) -> Self {
+        Self {
             pool,
             teller: Arc::default(),
             checked: contents::Checked::default(),
-        })
+            kv_reads: gather::Gatherer::default(),
+            kv_writes: gather::Gatherer::default(),
+        }
     }
 
     /// Applies what is pending. Safe beside others that do the same: the database is locked for it.
