@@ -128,7 +128,6 @@ fn done(outcome: Outcome) -> (Done, Bytes) {
         result,
         operations: outcome.operations,
         peak_memory: outcome.peak_memory,
-        logs: outcome.logs,
         dropped_logs: outcome.dropped_logs,
     };
     (done, body)

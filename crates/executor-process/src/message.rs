@@ -58,6 +58,8 @@ pub(crate) enum FromChild {
     Ready,
     /// The script asks for something. Body: that of an HTTP request.
     Call { script: ScriptPath, call: Call },
+    /// The script logged something that is kept.
+    Log { script: ScriptPath, line: LogLine },
     /// The run has ended. Body: that of the answer.
     Done(Box<Done>),
 }
@@ -67,7 +69,6 @@ pub(crate) struct Done {
     pub(crate) result: Result<DoneAnswer, Box<RunError>>,
     pub(crate) operations: u64,
     pub(crate) peak_memory: u64,
-    pub(crate) logs: Vec<LogLine>,
     pub(crate) dropped_logs: u64,
 }
 

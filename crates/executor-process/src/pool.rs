@@ -14,7 +14,7 @@ use tokio::runtime::{Handle, RuntimeFlavor};
 use crate::{
     crashes::Crashes,
     spawn::Spawner,
-    worker::{Lost, Worker, lost_error},
+    worker::{Heard, Lost, Worker, lost_error},
 };
 
 /// What a process's runs may hold, unless an app may have more.
@@ -189,10 +189,11 @@ impl Supervisor {
             Ok(worker) => worker,
             Err(error) => return Outcome::refused(error),
         };
-        match worker.run(invocation, &self.services) {
+        let mut heard = Heard::default();
+        match worker.run(invocation, &self.services, &mut heard) {
             Ok(outcome) => {
                 self.put_back(worker);
-                outcome
+                heard.into_outcome(outcome)
             }
             Err(lost) => {
                 if let Lost::Died(reason) = &lost {
@@ -202,7 +203,7 @@ impl Supervisor {
                 self.spawner.bury(worker.child);
                 self.forget();
                 self.replenish();
-                Outcome::refused(lost_error(&lost, invocation))
+                heard.into_outcome(Outcome::refused(lost_error(&lost, invocation)))
             }
         }
     }

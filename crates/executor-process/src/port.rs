@@ -6,10 +6,11 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use picloud_shared::{
     EventId, ScriptPath,
+    run::LogLine,
     sdk::{
         DocsService, Document, EnqueueOptions, FindOptions, HttpAnswer, HttpCall, HttpService,
-        InvokeService, KvEntry, KvListOptions, KvService, KvSetOptions, SdkCallCx, SdkError,
-        SdkErrorCode, SdkResult, SecretValue, SecretsService, Services, Versioned,
+        InvokeService, KvEntry, KvListOptions, KvService, KvSetOptions, LiveLogs, SdkCallCx,
+        SdkError, SdkErrorCode, SdkResult, SecretValue, SecretsService, Services, Versioned,
     },
 };
 use serde_json::Value;
@@ -48,6 +49,7 @@ impl Port {
             secrets: Some(Arc::clone(self) as _),
             http: Some(Arc::clone(self) as _),
             invoke: Some(Arc::clone(self) as _),
+            live_logs: Some(Arc::clone(self) as _),
         }
     }
 
@@ -249,5 +251,20 @@ impl InvokeService for Port {
             key: options.key.clone(),
         };
         expect!(self.call(cx, call, &[]), (Got::Event(id), _) => id)
+    }
+}
+
+impl LiveLogs for Port {
+    /// A line is told when it is written: it is kept even where the script takes this process with
+    /// it.
+    fn line(&self, cx: &SdkCallCx, _: usize, line: &LogLine) {
+        let message = FromChild::Log {
+            script: cx.script.clone(),
+            line: line.clone(),
+        };
+        if self.write(&message, &[]).is_err() {
+            // Nobody supervises this process any more.
+            std::process::exit(0);
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! One process that runs scripts, seen from here.
 
 use std::{
+    borrow::Cow,
     collections::HashMap,
     io::{self, Read},
     os::unix::net::UnixStream,
@@ -11,10 +12,10 @@ use std::{
 
 use bytes::Bytes;
 use picloud_shared::{
-    AppId, AppSnapshot, AppSpec, Invocation, Outcome, Redactor, Reply,
+    AppId, AppSnapshot, AppSpec, Invocation, Outcome, Redactor, Reply, ScriptPath,
     app::ScriptKind,
     invocation::{Answer, Cancel, Input},
-    run::{RunError, RunErrorKind},
+    run::{LogLine, RunError, RunErrorKind},
     sdk::{SdkCallCx, Services},
 };
 
@@ -33,6 +34,9 @@ const LOOK: Duration = Duration::from_millis(20);
 const START: Duration = Duration::from_secs(10);
 /// Apps that a process knows; one that knows more is replaced.
 const MAX_APPS: usize = 64;
+/// Lines of a run that are kept, and bytes of them.
+const MAX_LINES: usize = 10_000;
+const MAX_LOG_BYTES: usize = 1 << 20;
 /// Runs after which a process is replaced.
 const MAX_RUNS: u32 = 20_000;
 
@@ -96,6 +100,7 @@ impl Worker {
         &mut self,
         invocation: &Invocation,
         services: &Services,
+        heard: &mut Heard,
     ) -> Result<Outcome, Lost> {
         self.runs += 1;
         let app = &invocation.app;
@@ -106,25 +111,37 @@ impl Worker {
         let (run, body) = told_run(invocation);
         self.send(&ToChild::Run(Box::new(run)), &body)?;
         let mut cx = caller(invocation);
-        let mut secrets = Redactor::default();
         let until = invocation.deadline + GRACE;
+        // One handler may run another of its app, and of no other.
+        let is_handler = |script: &ScriptPath| {
+            let script = app.scripts.get(script);
+            script.is_some_and(|script| script.kind == ScriptKind::Handler)
+        };
         loop {
             let (message, body) = self.read(until, &invocation.cancel)?;
             match message {
                 FromChild::Call { script, call } => {
-                    // One handler may run another of its app, and of no other.
-                    let handler = app.scripts.get(&script);
-                    if handler.is_some_and(|script| script.kind == ScriptKind::Handler) {
+                    if is_handler(&script) {
                         cx.script = script;
                     }
-                    let got = answer(services, &cx, &mut secrets, call, body);
+                    let got = answer(services, &cx, &mut heard.secrets, call, body);
                     let (got, body) = match got {
                         Ok((got, body)) => (Ok(got), body),
                         Err(error) => (Err((error.code, error.message)), Bytes::new()),
                     };
                     self.send(&ToChild::Reply(got), &body)?;
                 }
-                FromChild::Done(done) => return outcome(*done, body, secrets),
+                FromChild::Log { script, line } => {
+                    if is_handler(&script) {
+                        cx.script = script;
+                    }
+                    // It is talkative, which costs it its time.
+                    if Instant::now() >= until {
+                        return Err(Lost::Hung);
+                    }
+                    heard.line(services, &cx, line);
+                }
+                FromChild::Done(done) => return outcome(*done, body),
                 FromChild::Ready => return Err(Lost::Died("it started twice".to_owned())),
             }
         }
@@ -146,6 +163,49 @@ impl Worker {
         };
         let read = frame::read(&mut reader);
         read.map_err(|error| reader.lost.unwrap_or_else(|| Lost::Died(error.to_string())))
+    }
+}
+
+/// What was heard of a run so far: it is kept, whatever becomes of its process.
+#[derive(Default)]
+pub(crate) struct Heard {
+    secrets: Redactor,
+    logs: Vec<LogLine>,
+    bytes: usize,
+    dropped: u64,
+}
+
+impl Heard {
+    fn line(&mut self, services: &Services, cx: &SdkCallCx, line: LogLine) {
+        let fields = line.fields.as_ref().map_or(0, |map| map.to_string().len());
+        self.bytes += line.message.len() + fields;
+        // The process holds itself to less than that.
+        if self.logs.len() >= MAX_LINES || self.bytes > MAX_LOG_BYTES {
+            self.dropped += 1;
+            return;
+        }
+        if let Some(live) = &services.live_logs {
+            live.line(cx, self.logs.len(), &line);
+        }
+        self.logs.push(line);
+    }
+
+    /// Puts it into the outcome, without the secrets that the script got to know.
+    pub(crate) fn into_outcome(mut self, mut outcome: Outcome) -> Outcome {
+        if !self.secrets.is_empty() {
+            for line in &mut self.logs {
+                if let Cow::Owned(clean) = self.secrets.text(&line.message) {
+                    line.message = clean;
+                }
+                if let Some(fields) = &mut line.fields {
+                    self.secrets.json(fields);
+                }
+            }
+        }
+        outcome.logs = self.logs;
+        outcome.dropped_logs += self.dropped;
+        outcome.secrets = self.secrets;
+        outcome
     }
 }
 
@@ -244,7 +304,8 @@ fn caller(invocation: &Invocation) -> SdkCallCx {
     }
 }
 
-fn outcome(done: Done, body: Bytes, secrets: Redactor) -> Result<Outcome, Lost> {
+/// The outcome, without what was heard of the run on its way.
+fn outcome(done: Done, body: Bytes) -> Result<Outcome, Lost> {
     let nonsense = || Lost::Died("its answer makes no sense".to_owned());
     let result = match done.result {
         Err(error) => Err(error),
@@ -262,9 +323,9 @@ fn outcome(done: Done, body: Bytes, secrets: Redactor) -> Result<Outcome, Lost> 
         result,
         operations: done.operations,
         peak_memory: done.peak_memory,
-        logs: done.logs,
+        logs: Vec::new(),
         dropped_logs: done.dropped_logs,
-        secrets,
+        secrets: Redactor::default(),
     })
 }
 

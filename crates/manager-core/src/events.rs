@@ -8,7 +8,7 @@ use std::{
     collections::VecDeque,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicI64, Ordering::Relaxed},
     },
 };
 
@@ -36,6 +36,19 @@ pub struct EventHub {
     outward: mpsc::Sender<Told>,
     /// Whether there are any.
     has_others: AtomicBool,
+    /// Who listens here to what runs log.
+    hearing: watch::Sender<usize>,
+    /// Until when somebody listens at another process, in milliseconds of the clock; 0: never.
+    heard_elsewhere: AtomicI64,
+}
+
+/// While it lives, runs' lines are told as they are written.
+pub struct HearsLogs(Arc<EventHub>);
+
+impl Drop for HearsLogs {
+    fn drop(&mut self) {
+        self.0.hearing.send_modify(|count| *count -= 1);
+    }
 }
 
 #[derive(Default)]
@@ -84,6 +97,8 @@ impl EventHub {
             total: watch::Sender::new(0),
             outward,
             has_others: AtomicBool::new(false),
+            hearing: watch::Sender::new(0),
+            heard_elsewhere: AtomicI64::new(0),
         };
         (Arc::new(hub), events)
     }
@@ -96,6 +111,28 @@ impl EventHub {
     /// Whether other processes are to be told of this one's events.
     pub fn set_others(&self, others: bool) {
         self.has_others.store(others, Relaxed);
+    }
+
+    /// Asks for the lines of runs as they are written, of this process and of the others.
+    pub fn hear_logs(self: &Arc<Self>) -> HearsLogs {
+        self.hearing.send_modify(|count| *count += 1);
+        HearsLogs(Arc::clone(self))
+    }
+
+    /// How many listen here to what runs log, as it changes.
+    pub fn hearing(&self) -> watch::Receiver<usize> {
+        self.hearing.subscribe()
+    }
+
+    /// Somebody listens at another process to what runs log, for that long at least.
+    pub fn note_hearing(&self, for_ms: i64) {
+        let until = self.clock.now().timestamp_millis().saturating_add(for_ms);
+        self.heard_elsewhere.fetch_max(until, Relaxed);
+    }
+
+    fn is_heard_elsewhere(&self) -> bool {
+        let until = self.heard_elsewhere.load(Relaxed);
+        until > 0 && until > self.clock.now().timestamp_millis()
     }
 
     /// Takes an event of another process.
@@ -145,13 +182,19 @@ impl Ring {
 }
 
 impl EventSink for EventHub {
+    fn hears_logs(&self) -> bool {
+        *self.hearing.borrow() > 0 || self.is_heard_elsewhere()
+    }
+
     fn publish(&self, event: LiveEvent) {
+        let outward = self.has_others.load(Relaxed)
+            && (!matches!(event, LiveEvent::Log(_)) || self.is_heard_elsewhere());
         let event = Arc::new(event);
         let mut ring = self.ring.lock();
         // The id is made under the lock, so that the ring's order is that of the ids.
         let id = self.clock.new_id();
         let told = Told { id, event };
-        if self.has_others.load(Relaxed) {
+        if outward {
             // A channel that is full loses what nobody depends on.
             let _ = self.outward.try_send(told.clone());
         }

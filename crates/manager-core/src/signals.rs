@@ -22,6 +22,18 @@ const GATHER: Duration = Duration::from_millis(50);
 /// Events of one statement.
 const BATCH: usize = 256;
 
+/// How often others are told that somebody listens here to what runs log.
+const HEARING: Duration = Duration::from_secs(10);
+/// How long they believe it, in milliseconds.
+const HEARD: i64 = 25_000;
+
+/// Somebody listens at a process to what runs log.
+#[derive(Serialize, Deserialize)]
+struct Hearing {
+    from: Uuid,
+    hears_logs_ms: i64,
+}
+
 /// An event on its way to other processes.
 #[derive(Serialize, Deserialize)]
 struct Letter {
@@ -57,15 +69,44 @@ async fn follow(
     loop {
         match signals.next().await? {
             Signal::Access | Signal::Reconnected => access.send_modify(|number| *number += 1),
-            Signal::Event(text) => match serde_json::from_str::<Letter>(&text) {
-                Ok(letter) if letter.from != hub.process() => {
-                    hub.receive(letter.id, letter.event);
-                }
-                Ok(_) => {}
-                // Another version's, most likely.
-                Err(error) => tracing::debug!(%error, "an event of another process is not known"),
-            },
+            Signal::Event(text) => receive(hub, &text),
         }
+    }
+}
+
+fn receive(hub: &EventHub, text: &str) {
+    match serde_json::from_str::<Letter>(text) {
+        Ok(letter) if letter.from != hub.process() => hub.receive(letter.id, letter.event),
+        Ok(_) => {}
+        Err(error) => match serde_json::from_str::<Hearing>(text) {
+            Ok(hearing) if hearing.from != hub.process() => {
+                hub.note_hearing(hearing.hears_logs_ms);
+            }
+            Ok(_) => {}
+            // Another version's, most likely.
+            Err(_) => tracing::debug!(%error, "an event of another process is not known"),
+        },
+    }
+}
+
+/// Tells other processes while somebody listens here to what runs log.
+pub async fn tell_hearing(store: Store, hub: Arc<EventHub>) {
+    let mut hearing = hub.hearing();
+    loop {
+        // The hub holds the other end.
+        if hearing.wait_for(|count| *count > 0).await.is_err() {
+            return;
+        }
+        // Others that come are not known at once; telling nobody costs next to nothing.
+        let told = serde_json::to_string(&Hearing {
+            from: hub.process(),
+            hears_logs_ms: HEARD,
+        });
+        let told: Vec<String> = told.into_iter().collect();
+        if let Err(error) = store.tell_events(&told).await {
+            tracing::debug!(%error, "other processes are not told that logs are listened to");
+        }
+        tokio::time::sleep(HEARING).await;
     }
 }
 

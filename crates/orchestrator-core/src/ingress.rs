@@ -169,6 +169,7 @@ impl Ingress {
         Gauges {
             pool: self.options.store.pool_status(),
             shed: self.options.recorder.shed.load(Relaxed),
+            passed_over: self.options.recorder.passed_over.load(Relaxed),
             // Without the database the depth isn't known, and not said.
             outbox: depth.ok().and_then(Result::ok),
         }

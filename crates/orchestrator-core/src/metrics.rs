@@ -80,6 +80,8 @@ pub struct Gauges {
     pub pool: PoolStatus,
     /// Records of runs that found no room.
     pub shed: u64,
+    /// Lines of running runs that were not told to who listens.
+    pub passed_over: u64,
     /// Events that wait, and events that run.
     pub outbox: Option<(i64, i64)>,
 }
@@ -145,6 +147,13 @@ fn text(ingress: &Ingress, gauges: &Gauges) -> String {
         "counter",
         "Records of runs that found no room; their runs are counted.",
         &gauges.shed,
+    );
+    one(
+        &mut out,
+        "picloud_live_log_lines_passed_over_total",
+        "counter",
+        "Lines of running runs that were not shown live, for want of room; their records have them.",
+        &gauges.passed_over,
     );
     one(
         &mut out,

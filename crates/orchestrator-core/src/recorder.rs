@@ -57,8 +57,10 @@ pub struct Recorder {
     wake: Notify,
     /// Records that found no room.
     pub(crate) shed: AtomicU64,
+    /// Lines of running runs that were not told, for want of room.
+    pub(crate) passed_over: Arc<AtomicU64>,
     clock: Arc<dyn Clock>,
-    events: Arc<dyn EventSink>,
+    pub(crate) events: Arc<dyn EventSink>,
 }
 
 /// The other end: what has to be written.
@@ -81,6 +83,7 @@ impl Recorder {
             dirty: AtomicBool::new(false),
             wake: Notify::new(),
             shed: AtomicU64::new(0),
+            passed_over: Arc::default(),
             clock,
             events,
         };

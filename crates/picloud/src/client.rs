@@ -82,15 +82,19 @@ impl Client {
     }
 
     /// Takes events as they are told, for ever; a connection that breaks is made again, from where
-    /// it broke.
+    /// it broke. `opened` is called once nothing can be missed any more.
     pub async fn follow(
         &self,
         path: &str,
+        opened: impl FnOnce(),
         mut take: impl FnMut(&str, &Value) -> Result<()>,
     ) -> Result<()> {
         let mut last = None;
+        let mut opened = Some(opened);
         loop {
-            let broken = self.follow_once(path, &mut last, &mut take).await?;
+            let broken = self
+                .follow_once(path, &mut last, &mut opened, &mut take)
+                .await?;
             tracing::debug!(error = %broken, "the stream of events broke off; listening again");
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
@@ -101,6 +105,7 @@ impl Client {
         &self,
         path: &str,
         last: &mut Option<String>,
+        opened: &mut Option<impl FnOnce()>,
         take: &mut impl FnMut(&str, &Value) -> Result<()>,
     ) -> Result<String> {
         let url = format!("{}/api/v1/admin{path}", self.base);
@@ -130,6 +135,9 @@ impl Client {
         }
         // From now on a break is a reason to try again, even before the first event.
         last.get_or_insert_default();
+        if let Some(opened) = opened.take() {
+            opened();
+        }
         let mut rest = Vec::new();
         loop {
             match answer.chunk().await {

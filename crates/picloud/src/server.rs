@@ -13,9 +13,9 @@ use anyhow::{Context, Result};
 use picloud_executor_core::InProcessExecutor;
 use picloud_executor_process::{ProcessExecutor, ProcessOptions};
 use picloud_manager_core::{
-    Deployer, Finished, Sources, events::Told, git::LocalPath, keys, signals, work_tree::WorkTree,
+    Deployer, Finished, Sources, git::LocalPath, keys, signals, work_tree::WorkTree,
 };
-use picloud_orchestrator_core::{DevNotes, Ingress, Pending, Recorder, SnapshotHolder};
+use picloud_orchestrator_core::{DevNotes, Ingress, Recorder, SnapshotHolder};
 use picloud_services::SecretKeys;
 use picloud_shared::{
     Clock, Executor, KeyId, NodeId, Scope, SourceId, plan::LiveVersion, sdk::Services,
@@ -25,7 +25,7 @@ use picloud_store::{
 };
 use tokio::{
     net::TcpListener,
-    sync::{broadcast, mpsc, watch},
+    sync::{broadcast, watch},
     task::JoinHandle,
 };
 
@@ -36,7 +36,7 @@ use crate::{
     data_dir::{DataDir, write_private},
     heartbeat,
 };
-use node::Node;
+use node::{Ends, Node};
 
 /// Stack of each thread that may run a script: address space, of which only what a deeply nested
 /// value touches becomes memory.
@@ -137,7 +137,7 @@ impl Server {
         source: Option<&NamedSource>,
         token: &str,
     ) -> Result<Self> {
-        let (node, outward, pending, stop) = Node::new(config, data, database_url)?;
+        let (node, ends, stop) = Node::new(config, data, database_url)?;
         // Bound before anything waits: a kept snapshot answers while the database is asked.
         let listener = TcpListener::from_std(listener).context("cannot listen")?;
         let address = listener.local_addr().context("cannot listen")?;
@@ -164,7 +164,7 @@ impl Server {
         };
         migrate(&node.store).await?;
         insert_owner_key(&node.store, node.clock.as_ref(), token).await?;
-        server.follow(&node, config, outward, pending);
+        server.follow(&node, config, ends);
         if config.roles.executor {
             let dispatcher = node.dispatcher(config, &server);
             let running = dispatcher.run(node.stopped.clone());
@@ -186,13 +186,12 @@ impl Server {
     }
 
     /// What every node does, whatever its roles.
-    fn follow(
-        &mut self,
-        node: &Node,
-        config: &ServerConfig,
-        outward: mpsc::Receiver<Told>,
-        pending: Pending,
-    ) {
+    fn follow(&mut self, node: &Node, config: &ServerConfig, ends: Ends) {
+        let Ends {
+            outward,
+            pending,
+            logs: (tap, tapped),
+        } = ends;
         let (store, events) = (|| node.store.clone(), || Arc::clone(&node.events));
         self.following
             .push(tokio::spawn(picloud_orchestrator_core::follow(
@@ -202,6 +201,17 @@ impl Server {
             )));
         self.following
             .push(tokio::spawn(signals::forward(store(), events(), outward)));
+        self.following
+            .push(tokio::spawn(tap.run(tapped, node.secrets_of())));
+        if config.roles.manager {
+            self.following
+                .push(tokio::spawn(signals::tell_hearing(store(), events())));
+        } else {
+            // Whose access it is does not matter here; who listens to what runs log does.
+            let (changed, _) = watch::channel(0);
+            self.following
+                .push(tokio::spawn(signals::listen(store(), events(), changed)));
+        }
         self.following.push(tokio::spawn(heartbeat::run(
             store(),
             Arc::clone(&node.clock),

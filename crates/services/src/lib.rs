@@ -45,5 +45,6 @@ pub fn services(
             store.clone(),
             Arc::clone(clock),
         ))),
+        live_logs: None,
     }
 }

@@ -171,7 +171,11 @@ pub struct LogEvent {
     pub app: AppName,
     /// The handler.
     pub script: ScriptPath,
-    /// The first of its lines.
+    /// How many lines it had written before these.
+    #[serde(default)]
+    pub first: usize,
+    /// The lines: as they are written while somebody listens, else the first of them, once its
+    /// record is kept.
     pub lines: Vec<LogLine>,
     /// How many more its record has.
     pub more: usize,
@@ -187,9 +191,30 @@ impl LogEvent {
             run: record.id,
             app: record.app.clone(),
             script: record.script.clone(),
+            first: 0,
             lines: record.logs.iter().take(MAX_LINES).cloned().collect(),
             more: record.logs.len().saturating_sub(MAX_LINES),
         })
+    }
+
+    /// What is news to somebody who was told of the run's first `told` lines; `None` where
+    /// nothing is.
+    #[must_use]
+    pub fn after(mut self, told: usize) -> Option<Self> {
+        let end = self.end();
+        let old = told.saturating_sub(self.first).min(self.lines.len());
+        self.lines.drain(..old);
+        self.first += old;
+        if self.lines.is_empty() {
+            self.first = self.first.max(told);
+            self.more = (end + self.more).saturating_sub(self.first);
+        }
+        (!self.lines.is_empty() || self.more > 0).then_some(self)
+    }
+
+    /// How many lines the run had written after these.
+    pub fn end(&self) -> usize {
+        self.first + self.lines.len()
     }
 }
 
@@ -233,6 +258,11 @@ impl LiveEvent {
 pub trait EventSink: Send + Sync {
     /// Tells of something that happened.
     fn publish(&self, event: LiveEvent);
+
+    /// Whether anybody wants to know what runs log while they run.
+    fn hears_logs(&self) -> bool {
+        false
+    }
 }
 
 /// Tells nobody.
@@ -241,4 +271,40 @@ pub struct NoEvents;
 
 impl EventSink for NoEvents {
     fn publish(&self, _: LiveEvent) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::run::LogLevel;
+
+    #[test]
+    fn who_was_told_of_lines_is_told_of_the_others_alone() {
+        let event = LogEvent {
+            run: RunId::default(),
+            app: "a".parse().expect("a name"),
+            script: "scripts/a.rhai".parse().expect("a path"),
+            first: 2,
+            lines: (2..5)
+                .map(|number| LogLine {
+                    at: DateTime::UNIX_EPOCH,
+                    level: LogLevel::Info,
+                    message: number.to_string(),
+                    fields: None,
+                })
+                .collect(),
+            more: 4,
+        };
+        let told = |told: usize| {
+            let news = event.clone().after(told)?;
+            let lines: Vec<String> = news.lines.into_iter().map(|line| line.message).collect();
+            Some((news.first, lines.concat(), news.more))
+        };
+        let some = |first, lines: &str, more| Some((first, lines.to_owned(), more));
+        assert_eq!(told(0), some(2, "234", 4));
+        assert_eq!(told(3), some(3, "34", 4));
+        assert_eq!(told(5), some(5, "", 4));
+        assert_eq!(told(7), some(7, "", 2));
+        assert_eq!(told(9), None);
+    }
 }

@@ -12,6 +12,7 @@ use crate::{
     event::Link,
     ids::{AppId, EventId, RunId},
     names::{CommitId, ScriptPath, TriggerName},
+    run::LogLine,
     snapshot::AppSnapshot,
 };
 
@@ -324,6 +325,15 @@ pub struct Services {
     pub http: Option<Arc<dyn HttpService>>,
     /// `scripts::enqueue`
     pub invoke: Option<Arc<dyn InvokeService>>,
+    /// Who watches what runs log.
+    pub live_logs: Option<Arc<dyn LiveLogs>>,
+}
+
+/// Takes the lines of runs as they are written, for whoever watches. Never waits: lines that find
+/// no room are passed over, and the run's record has them all the same.
+pub trait LiveLogs: Send + Sync {
+    /// A line that is kept; `number` counts the run's lines from 0.
+    fn line(&self, cx: &SdkCallCx, number: usize, line: &LogLine);
 }
 
 impl fmt::Debug for Services {

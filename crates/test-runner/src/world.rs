@@ -84,6 +84,7 @@ impl World {
             secrets: Some(Arc::new(part())),
             http: Some(Arc::new(part())),
             invoke: Some(Arc::new(part())),
+            live_logs: None,
         }
     }
 

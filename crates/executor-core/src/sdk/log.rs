@@ -85,12 +85,15 @@ fn write(level: LogLevel, text: &str, fields: Option<Map>) {
             return;
         }
         state.log_bytes += size;
-        let at = state.clock.now();
-        state.logs.push(LogLine {
-            at,
+        let line = LogLine {
+            at: state.clock.now(),
             level,
             message: text.to_owned(),
             fields,
-        });
+        };
+        if let Some(live) = &state.services.live_logs {
+            live.line(&state.cx, state.logs.len(), &line);
+        }
+        state.logs.push(line);
     });
 }

@@ -88,6 +88,7 @@ impl Sandbox {
             secrets: None,
             http: None,
             invoke: None,
+            live_logs: None,
         };
         Self(InProcessExecutor::new(services, Arc::new(SystemClock)))
     }

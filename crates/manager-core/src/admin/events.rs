@@ -1,6 +1,6 @@
 //! What happens, as it happens: `text/event-stream`.
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, convert::Infallible, sync::Arc, time::Duration};
 
 use axum::{
     extract::{Query, State},
@@ -12,7 +12,7 @@ use axum::{
 };
 use chrono::{DateTime, Utc};
 use futures_util::stream;
-use picloud_shared::{AppName, KeyId, LiveEvent, Scope};
+use picloud_shared::{AppName, KeyId, LiveEvent, RunId, Scope, live_event::LogEvent};
 use serde::Deserialize;
 use serde_json::Value;
 use tokio::sync::{OwnedSemaphorePermit, watch};
@@ -23,12 +23,14 @@ use super::{
     access::{Authorized, EventsView},
     answer::{Answer, Problem},
 };
-use crate::events::{Heard, Listener, Told};
+use crate::events::{Heard, HearsLogs, Listener, Told};
 
 /// How often a silent stream shows that it is alive: proxies cut what is silent for a minute.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// When a browser tries again after its connection was lost.
 const RETRY: Duration = Duration::from_secs(2);
+/// Runs of which a stream knows how many of their lines it told.
+const KNOWN_RUNS: usize = 4_096;
 
 #[derive(Deserialize)]
 pub(super) struct Filter {
@@ -43,8 +45,10 @@ struct Stream {
     listener: Listener,
     /// The only app whose events are wanted, or may be seen.
     app: Option<AppName>,
-    /// Whether runs and their logs may be seen.
-    runs: bool,
+    /// Whether runs and their logs may be seen; lines are told as they are written then.
+    runs: Option<HearsLogs>,
+    /// How many lines of which runs were told. Ids of runs rise with time.
+    told_lines: BTreeMap<RunId, usize>,
     key: KeyId,
     session: Option<[u8; 32]>,
     ends_at: Option<DateTime<Utc>>,
@@ -75,14 +79,13 @@ pub(super) async fn stream(
     access.mark_unchanged();
     let stop = state.stop.clone();
     let hello = Event::default().retry(RETRY).comment("listening");
+    let mut scopes = caller.grant.scopes.iter();
+    let runs = scopes.any(|scope| matches!(scope, Scope::RunRead | Scope::InstanceAdmin));
     let opened = Stream {
         listener: state.events.listen(after),
         app,
-        runs: caller
-            .grant
-            .scopes
-            .iter()
-            .any(|scope| matches!(scope, Scope::RunRead | Scope::InstanceAdmin)),
+        runs: runs.then(|| state.events.hear_logs()),
+        told_lines: BTreeMap::new(),
         key: caller.grant.id,
         session: caller.session,
         ends_at: caller.ends_at,
@@ -162,21 +165,39 @@ impl Stream {
                 self.waiting.push(told.data("{}"));
             }
             Heard::Events(events) => {
-                let shown = events.iter().rev().filter_map(|told| self.show(told));
-                self.waiting = shown.collect();
+                let mut shown: Vec<Event> = Vec::new();
+                for told in &events {
+                    shown.extend(self.show(told));
+                }
+                shown.reverse();
+                self.waiting = shown;
             }
         }
     }
 
-    fn show(&self, told: &Told) -> Option<Event> {
+    /// Each line is told once: while its run goes on, or with the run's record.
+    fn news(&mut self, logged: LogEvent) -> Option<LogEvent> {
+        let (run, end) = (logged.run, logged.end());
+        let told = self.told_lines.entry(run).or_default();
+        let before = std::mem::replace(told, end.max(*told));
+        if self.told_lines.len() > KNOWN_RUNS {
+            self.told_lines.pop_first();
+        }
+        logged.after(before)
+    }
+
+    fn show(&mut self, told: &Told) -> Option<Event> {
         let of_runs = matches!(*told.event, LiveEvent::Run(_) | LiveEvent::Log(_));
-        if of_runs && !self.runs {
+        if of_runs && self.runs.is_none() {
             return None;
         }
-        let event = match &self.app {
+        let mut event = match &self.app {
             None => LiveEvent::clone(&told.event),
             Some(app) => told.event.confined(app)?,
         };
+        if let LiveEvent::Log(logged) = event {
+            event = LiveEvent::Log(self.news(logged)?);
+        }
         let mut value = serde_json::to_value(&event).ok()?;
         let data = value.get_mut("data").map(Value::take)?;
         Some(

@@ -1,7 +1,10 @@
 //! `picloud logs`
 
+use std::{cell::RefCell, collections::HashMap};
+
 use anyhow::Result;
 use serde_json::{Value, json};
+use tokio::sync::oneshot;
 
 use super::{Ending, print, text, wait};
 use crate::{
@@ -10,46 +13,136 @@ use crate::{
     terminal::Style,
 };
 
-/// Shows what runs logged, oldest first; with `--follow` also what they log from now on.
+/// Runs of which it is known how many lines are shown.
+const MAX_KNOWN: usize = 10_000;
+
+/// Shows what runs logged, oldest first; with `--follow` also what they log from now on, as they
+/// log it.
 pub fn run(args: &LogsArgs) -> Result<Ending> {
     let client = Client::connect(&args.remote.connection)?;
-    let style = Style::stdout();
-    let json = args.remote.format == Format::Json;
+    let shown = RefCell::new(Shown {
+        json: args.remote.format == Format::Json,
+        style: Style::stdout(),
+        lines: HashMap::new(),
+        kept: Some(Vec::new()),
+    });
     wait(async {
-        let mut runs = match &args.run {
-            Some(id) => vec![
-                client
-                    .get(&format!("/runs/{}", crate::url_encode(id)))
-                    .await?,
-            ],
-            None => newest(&client, args).await?,
-        };
-        runs.reverse();
-        for record in &runs {
-            let lines = record["logs"].as_array().into_iter().flatten();
-            for line in lines {
-                show(record, &text(record, "id"), line, json, style)?;
-            }
-        }
         if !args.follow {
+            let records = recorded(&client, args).await?;
+            shown.borrow_mut().records(&records)?;
             return Ok(Ending::Done);
         }
         let path = match &args.app {
             Some(app) => format!("/events?app={}", crate::url_encode(app)),
             None => "/events".to_owned(),
         };
+        // Listens first and asks then, so that nothing falls in between.
+        let (opened, is_open) = oneshot::channel();
+        let earlier = async {
+            // One that fails to open says so itself.
+            if is_open.await.is_ok() {
+                let records = recorded(&client, args).await?;
+                shown.borrow_mut().records(&records)?;
+            }
+            anyhow::Ok(())
+        };
         let take = |name: &str, data: &Value| {
             if name != "log" || args.run.as_ref().is_some_and(|run| data["run"] != **run) {
                 return Ok(());
             }
-            for line in data["lines"].as_array().into_iter().flatten() {
-                show(data, &text(data, "run"), line, json, style)?;
-            }
-            Ok(())
+            shown.borrow_mut().heard(data)
         };
-        client.follow(&path, take).await?;
+        let opened = || {
+            // Nobody waits for it any more only when all of this ends.
+            let _ = opened.send(());
+        };
+        tokio::try_join!(client.follow(&path, opened, take), earlier)?;
         Ok(Ending::Done)
     })
+}
+
+/// What is on the terminal.
+struct Shown {
+    json: bool,
+    style: Style,
+    /// How many lines of which run, while that is known.
+    lines: HashMap<String, u64>,
+    /// What is heard until the earlier lines are shown.
+    kept: Option<Vec<Value>>,
+}
+
+impl Shown {
+    /// Shows what runs logged earlier, and what was heard meanwhile.
+    fn records(&mut self, newest_first: &[Value]) -> Result<()> {
+        for record in newest_first.iter().rev() {
+            let run = text(record, "id");
+            let lines = record["logs"].as_array().map_or(&[][..], Vec::as_slice);
+            for line in lines {
+                show(record, &run, line, self.json, self.style)?;
+            }
+            self.lines.insert(run, lines.len() as u64);
+        }
+        for event in self.kept.take().unwrap_or_default() {
+            self.heard(&event)?;
+        }
+        Ok(())
+    }
+
+    /// Shows lines as they are told, each once.
+    fn heard(&mut self, event: &Value) -> Result<()> {
+        if let Some(kept) = &mut self.kept {
+            kept.push(event.clone());
+            return Ok(());
+        }
+        let run = text(event, "run");
+        let first = event["first"].as_u64().unwrap_or(0);
+        let lines = event["lines"].as_array().map_or(&[][..], Vec::as_slice);
+        let more = event["more"].as_u64().unwrap_or(0);
+        let end = first + lines.len() as u64;
+        let known = self.lines.get(&run).copied();
+        let seen = known.unwrap_or(0);
+        // Who comes to a run that goes on already sees it from there.
+        if known.is_some() && first > seen {
+            self.note(&run, first - seen)?;
+        }
+        let old = usize::try_from(seen.saturating_sub(first)).unwrap_or(usize::MAX);
+        for line in lines.iter().skip(old) {
+            show(event, &run, line, self.json, self.style)?;
+        }
+        if more > 0 && end + more > seen {
+            self.note(&run, (end + more) - seen.max(end))?;
+        }
+        if self.lines.len() >= MAX_KNOWN {
+            self.lines.clear();
+        }
+        self.lines.insert(run, seen.max(end + more));
+        Ok(())
+    }
+
+    /// Tells of lines that the record has, and the terminal has not.
+    fn note(&self, run: &str, count: u64) -> Result<()> {
+        if self.json {
+            return Ok(());
+        }
+        let words = format!("… {count} more lines: picloud logs --run {run}\n");
+        print(&self.style.dim(&words))
+    }
+}
+
+/// Records whose lines are wanted, newest first.
+async fn recorded(client: &Client, args: &LogsArgs) -> Result<Vec<Value>> {
+    let Some(id) = &args.run else {
+        return newest(client, args).await;
+    };
+    let record = client
+        .get(&format!("/runs/{}", crate::url_encode(id)))
+        .await;
+    match record {
+        Ok(record) => Ok(vec![record]),
+        // It goes on still, or waits.
+        Err(_) if args.follow => Ok(Vec::new()),
+        Err(error) => Err(error),
+    }
 }
 
 async fn newest(client: &Client, args: &LogsArgs) -> Result<Vec<Value>> {

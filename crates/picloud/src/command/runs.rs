@@ -43,7 +43,7 @@ pub fn run(args: &RunsArgs) -> Result<Ending> {
             (true, false) => print(&line(data, Style::stdout())),
         }
     };
-    wait(client.follow(&path, take))?;
+    wait(client.follow(&path, || {}, take))?;
     Ok(Ending::Done)
 }
 

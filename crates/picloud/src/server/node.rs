@@ -7,11 +7,11 @@ use chrono::{DateTime, Utc};
 use picloud_executor_core::RhaiChecker;
 use picloud_manager_core::{DeployerOptions, EventHub, Former, Notifier, Probe, events::Told};
 use picloud_orchestrator_core::{
-    DevNotes, Dispatcher, Ingress, IngressOptions, Pending, Recorder, RecorderOptions,
-    SnapshotHolder,
+    DevNotes, Dispatcher, Ingress, IngressOptions, LogTap, Pending, Recorder, RecorderOptions,
+    SecretsOf, SnapshotHolder, Tapped,
 };
 use picloud_services::{AddressGuard, SecretKeys, SecretsServiceImpl};
-use picloud_shared::{Clock, EventSink, Executor, SystemClock, executor::FormerApps};
+use picloud_shared::{Clock, EventSink, Executor, Redactor, SystemClock, executor::FormerApps};
 use picloud_store::Store;
 use tokio::sync::{broadcast, mpsc, watch};
 
@@ -33,14 +33,24 @@ pub(super) struct Node {
     pub(super) stopped: watch::Receiver<bool>,
 }
 
+/// What is on its way from a node's parts.
+pub(super) struct Ends {
+    /// Events, to other processes.
+    pub(super) outward: mpsc::Receiver<Told>,
+    /// Records and counts of runs, to the database.
+    pub(super) pending: Pending,
+    /// Lines of running runs, to who listens.
+    pub(super) logs: (Arc<LogTap>, Tapped),
+}
+
 impl Node {
-    /// All of it, asking nothing of the database yet; what is told to other processes, the records
-    /// of runs, and what stops it.
+    /// All of it, asking nothing of the database yet; what is on its way from it, and what stops
+    /// it.
     pub(super) fn new(
         config: &ServerConfig,
         data: &DataDir,
         database_url: &str,
-    ) -> Result<(Self, mpsc::Receiver<Told>, Pending, watch::Sender<bool>)> {
+    ) -> Result<(Self, Ends, watch::Sender<bool>)> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let (events, outward) = EventHub::new(Arc::clone(&clock));
         let store = Store::connect_lazy(database_url, store_options(CONNECTIONS))
@@ -53,13 +63,15 @@ impl Node {
         if guard.allow_private {
             tracing::warn!("PICLOUD_HTTP_ALLOW_PRIVATE is set: scripts reach private addresses");
         }
-        let services =
+        let mut services =
             picloud_services::services(&store, &clock, &secrets, guard, env!("CARGO_PKG_VERSION"));
         let (recorder, pending) = Recorder::new(
             RecorderOptions::default(),
             Arc::clone(&clock),
             Arc::clone(&events) as Arc<dyn EventSink>,
         );
+        let (tap, tapped) = LogTap::new(&recorder);
+        services.live_logs = Some(Arc::clone(&tap) as _);
         let (stop, stopped) = watch::channel(false);
         let node = Self {
             started_at: clock.now(),
@@ -74,7 +86,27 @@ impl Node {
             recorder,
             stopped,
         };
-        Ok((node, outward, pending, stop))
+        let ends = Ends {
+            outward,
+            pending,
+            logs: (tap, tapped),
+        };
+        Ok((node, ends, stop))
+    }
+
+    /// What takes an app's secrets out of texts.
+    pub(super) fn secrets_of(&self) -> SecretsOf {
+        let secrets = Arc::clone(&self.secrets);
+        Arc::new(move |app| {
+            let mut redactor = Redactor::default();
+            for name in app.spec.secrets.keys() {
+                // One that cannot be opened is no script's either, and was logged.
+                if let Some(value) = secrets.of(&app.spec, name) {
+                    redactor.learn(&value);
+                }
+            }
+            redactor
+        })
     }
 
     /// The front.

@@ -12,6 +12,7 @@ mod deploys;
 mod drift;
 mod files;
 mod hostile;
+mod live_logs;
 mod outbox;
 mod previews;
 mod pulls;
