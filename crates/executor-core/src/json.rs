@@ -1,6 +1,6 @@
 //! Between the engine's values and JSON: integers exact, and nothing that JSON can't hold.
 
-use std::fmt;
+use std::{cell::Cell, fmt};
 
 use rhai::{Array, Blob, Dynamic, Identifier, Map};
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
@@ -137,7 +137,8 @@ fn to_json_at(value: &Dynamic, depth: usize) -> Result<Value, NotJson> {
     }
 }
 
-/// JSON as a value. Whole numbers beyond 64 bits, which the engine can't hold, become floats.
+/// JSON that was kept as a value. What a script wrote as a large float may come back without a
+/// fraction: whole numbers beyond 64 bits are floats.
 pub(crate) fn from_json(value: &Value) -> Dynamic {
     match value {
         Value::Null => Dynamic::UNIT,
@@ -158,19 +159,69 @@ pub(crate) fn from_json(value: &Value) -> Dynamic {
     }
 }
 
-/// Reads JSON text straight into a value, as [`from_json`] would make it.
+/// Reads JSON text straight into a value. A whole number beyond 64 bits is an error: as a float it
+/// would be another number.
 pub(crate) fn parse(text: &[u8]) -> Result<Dynamic, NotJson> {
     limits::weigh(text.len());
     let mut deserializer = serde_json::Deserializer::from_slice(text);
-    let value = Build
+    let saw_large = Cell::new(false);
+    let value = Build(&saw_large)
         .deserialize(&mut deserializer)
-        .and_then(|value| deserializer.end().map(|()| value));
-    value.map_err(|error| error.to_string())
+        .and_then(|value| deserializer.end().map(|()| value))
+        .map_err(|error| error.to_string())?;
+    if saw_large.get() && has_large_integer(text) {
+        return Err(BEYOND.to_owned());
+    }
+    Ok(value)
 }
 
-struct Build;
+/// The message of a whole number that the engine can't hold.
+const BEYOND: &str = "a whole number is beyond 64 bits";
+/// 2⁶³: the first float that no integer of the engine equals.
+const FIRST_BEYOND: f64 = 9_223_372_036_854_775_808.0;
 
-impl<'de> DeserializeSeed<'de> for Build {
+/// Whether valid JSON text has a number without fraction or exponent that 64 bits can't hold. The
+/// parser gives those beyond its own integers as floats, like those that were written as such.
+fn has_large_integer(text: &[u8]) -> bool {
+    let mut rest = text;
+    while let Some((&first, after)) = rest.split_first() {
+        rest = after;
+        match first {
+            b'"' => {
+                while let Some((&byte, after)) = rest.split_first() {
+                    rest = if byte == b'\\' {
+                        after.get(1..).unwrap_or_default()
+                    } else {
+                        after
+                    };
+                    if byte == b'"' {
+                        break;
+                    }
+                }
+            }
+            b'-' | b'0'..=b'9' => {
+                let part =
+                    |byte: &&u8| matches!(byte, b'0'..=b'9' | b'+' | b'-' | b'.' | b'e' | b'E');
+                let (number, after) = rest.split_at(rest.iter().take_while(part).count());
+                rest = after;
+                let whole = number.iter().all(u8::is_ascii_digit);
+                let all = std::iter::once(first).chain(number.iter().copied());
+                let all: String = all.map(char::from).collect();
+                if whole && all.parse::<i64>().is_err() {
+                    return true;
+                }
+            }
+            _ => {}
+        }
+    }
+    false
+}
+
+/// Makes the values; takes note of a float that may have been written as an integer.
+#[derive(Clone, Copy)]
+struct Build<'a>(&'a Cell<bool>);
+
+impl<'de> DeserializeSeed<'de> for Build<'_> {
     type Value = Dynamic;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Dynamic, D::Error> {
@@ -178,7 +229,7 @@ impl<'de> DeserializeSeed<'de> for Build {
     }
 }
 
-impl<'de> Visitor<'de> for Build {
+impl<'de> Visitor<'de> for Build<'_> {
     type Value = Dynamic;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -197,11 +248,16 @@ impl<'de> Visitor<'de> for Build {
         Ok(number.into())
     }
 
-    fn visit_u64<E>(self, number: u64) -> Result<Dynamic, E> {
-        Ok(i64::try_from(number).map_or_else(|_| (number as f64).into(), Into::into))
+    fn visit_u64<E: Error>(self, number: u64) -> Result<Dynamic, E> {
+        i64::try_from(number)
+            .map(Into::into)
+            .map_err(|_| E::custom(BEYOND))
     }
 
     fn visit_f64<E>(self, number: f64) -> Result<Dynamic, E> {
+        if number.abs() >= FIRST_BEYOND {
+            self.0.set(true);
+        }
         Ok(number.into())
     }
 
@@ -211,7 +267,7 @@ impl<'de> Visitor<'de> for Build {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Dynamic, A::Error> {
         let mut array = Array::new();
-        while let Some(item) = items.next_element_seed(Build)? {
+        while let Some(item) = items.next_element_seed(self)? {
             go_on().map_err(A::Error::custom)?;
             array.push(item);
         }
@@ -222,7 +278,7 @@ impl<'de> Visitor<'de> for Build {
         let mut map = Map::new();
         while let Some(name) = fields.next_key::<String>()? {
             go_on().map_err(A::Error::custom)?;
-            map.insert(Identifier::from(name), fields.next_value_seed(Build)?);
+            map.insert(Identifier::from(name), fields.next_value_seed(self)?);
         }
         Ok(Dynamic::from_map(map))
     }

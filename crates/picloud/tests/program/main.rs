@@ -18,6 +18,8 @@ mod previews;
 mod pulls;
 mod push;
 mod sdk;
+mod sdk_contract;
+mod sdk_upstream;
 mod secrets;
 mod support;
 mod webhooks;

@@ -60,6 +60,18 @@ impl Server {
         Self::run(data, command)
     }
 
+    /// As above, and scripts reach listeners of the test's own.
+    pub(crate) fn start_for_upstream(repository: &Path, keys: &str, mode: &str) -> Self {
+        let data = reachable_folder();
+        fs::create_dir_all(data.path().join("data")).expect("the data directory");
+        fs::write(data.path().join("data/secrets-key"), keys).expect("the key");
+        let mut command = command(&data, repository);
+        command
+            .args(["--executor", mode])
+            .env("PICLOUD_HTTP_ALLOW_PRIVATE", "1");
+        Self::run(data, command)
+    }
+
     /// The folder of all that it keeps.
     pub(crate) fn folder(&self) -> &Path {
         self.data.path()
