@@ -4,6 +4,7 @@
 //! exists: 401, then 403, then 404 or 422.
 
 mod access;
+mod across;
 mod answer;
 mod api;
 mod apps;

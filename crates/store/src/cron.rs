@@ -173,23 +173,44 @@ impl Store {
     }
 
     /// When each of an app's cron triggers fires next.
-    pub async fn next_fires(
-        &self,
-        app: AppId,
-    ) -> Result<Vec<(String, Uuid, Option<DateTime<Utc>>)>, StoreError> {
+    pub async fn next_fires(&self, app: AppId) -> Result<Vec<NextFire>, StoreError> {
+        self.next_fires_of(&[app]).await
+    }
+
+    /// When each cron trigger of these apps fires next.
+    pub async fn next_fires_of(&self, apps: &[AppId]) -> Result<Vec<NextFire>, StoreError> {
+        let apps: Vec<Uuid> = apps.iter().map(|app| app.0).collect();
         let rows = sqlx::query!(
-            r#"SELECT t.name, t.id, c.next_fire_at AS "next?" FROM triggers t
+            r#"SELECT t.app_id, t.name, t.id, c.next_fire_at AS "at?" FROM triggers t
                LEFT JOIN cron_trigger_details c ON c.trigger_id = t.id
-               WHERE t.app_id = $1 ORDER BY t.name"#,
-            app.0,
+               WHERE t.app_id = ANY ($1) ORDER BY t.app_id, t.name"#,
+            &apps,
         )
         .fetch_all(self.pool())
         .await?;
         Ok(rows
             .into_iter()
-            .map(|row| (row.name, row.id, row.next))
+            .map(|row| NextFire {
+                app: row.app_id.into(),
+                name: row.name,
+                id: row.id.into(),
+                at: row.at,
+            })
             .collect())
     }
+}
+
+/// A trigger, and when it fires next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NextFire {
+    /// Whose.
+    pub app: AppId,
+    /// Its name.
+    pub name: String,
+    /// Its id.
+    pub id: TriggerId,
+    /// When it fires next, where it fires by the clock.
+    pub at: Option<DateTime<Utc>>,
 }
 
 fn event(firing: &Firing, now: DateTime<Utc>) -> Option<Value> {

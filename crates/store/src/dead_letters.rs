@@ -79,6 +79,24 @@ impl Store {
         Ok(query.page(rows, |letter| letter.id))
     }
 
+    /// How many dead letters there are of an app or of all; counted up to `most`.
+    pub async fn count_dead_letters(
+        &self,
+        app: Option<&AppName>,
+        most: i64,
+    ) -> Result<u64, StoreError> {
+        let count = sqlx::query_scalar!(
+            r#"SELECT count(*) AS "count!" FROM (
+                 SELECT 1 AS one FROM dead_letters d
+                 WHERE $1::text IS NULL OR d.app_id = (SELECT a.id FROM apps a WHERE a.name = $1) LIMIT $2) AS counted"#,
+            app.map(AppName::as_str),
+            most,
+        )
+        .fetch_one(self.pool())
+        .await?;
+        Ok(count.unsigned_abs())
+    }
+
     /// The dead letter of that id.
     pub async fn dead_letter(&self, id: EventId) -> Result<Option<DeadLetter>, StoreError> {
         let row = sqlx::query_as!(

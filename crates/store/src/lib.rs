@@ -3,6 +3,7 @@
 //! Rows become types of the vocabulary here, so that no other room knows a column.
 
 mod app_names;
+pub mod app_stats;
 pub mod apply;
 pub mod audit;
 mod contents;

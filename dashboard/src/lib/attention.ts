@@ -1,5 +1,11 @@
-import type { App, Deployment, Source } from '$lib/api';
+import type { Deployment, Overview, Source } from '$lib/api';
 import { plural } from '$lib/format';
+
+/** Apps that have a line of their own. */
+const FEW = 5;
+/** So many the server names, and so many dead letters it counts. */
+const MOST_NAMED = 50;
+export const MOST_LETTERS = 10_000;
 
 /** Something that a person should look at. */
 export interface Wait {
@@ -19,10 +25,20 @@ const OF_DEPLOYMENT: Partial<Record<Deployment['status'], (it: Deployment) => st
 	waiting: () => 'waits for its window'
 };
 
+type Ranked = Wait & { rank: number };
+
+/** A line an app while they are few; one line for all of them where they are many. */
+function gathered(names: string[], state: string, rank: number, text: string, path: (name: string) => string): Ranked[] {
+	if (names.length <= FEW) return names.map((name) => ({ rank, state, title: name, text, path: path(name) }));
+	const kind = state === 'degraded' ? 'health' : 'sync';
+	const many = names.length >= MOST_NAMED ? `${MOST_NAMED} apps or more` : `${names.length} apps`;
+	return [{ rank, state, title: many, text, path: `/apps?${kind}=${state}` }];
+}
+
 /** What waits for somebody, the worst first. */
 export function attention(
 	sources: Source[],
-	apps: App[],
+	apps: Overview['attention'],
 	last: Record<string, Deployment>,
 	letters: number
 ): Wait[] {
@@ -41,17 +57,14 @@ export function attention(
 			found.push({ rank: 6, state: 'suspended', title: source.name, text: 'deploys nothing until it is resumed', path: `/deployments?source=${source.name}` });
 		}
 	}
-	for (const app of apps) {
-		const path = `/apps/${app.name}`;
-		if (app.health === 'degraded') {
-			found.push({ rank: 2, state: 'degraded', title: app.name, text: 'more than one run in twenty fails', path: `/runs?app=${app.name}&status=failed` });
-		}
-		if (app.sync === 'drifted') {
-			found.push({ rank: 3, state: 'drifted', title: app.name, text: 'live differs from git', path: `${path}/drift` });
-		}
-	}
+	const degraded = apps.filter((app) => app.health === 'degraded').map((app) => app.app);
+	found.push(
+		...gathered(degraded, 'degraded', 2, 'more than one run in twenty fails', (name) => `/runs?app=${name}&status=failed`)
+	);
+	const drifted = apps.filter((app) => app.sync === 'drifted').map((app) => app.app);
+	found.push(...gathered(drifted, 'drifted', 3, 'live differs from git', (name) => `/apps/${name}/drift`));
 	if (letters > 0) {
-		const text = letters >= 50 ? 'at least 50 events were given up' : `${plural(letters, 'event')} given up`;
+		const text = letters >= MOST_LETTERS ? `at least ${plural(MOST_LETTERS, 'event')} given up` : `${plural(letters, 'event')} given up`;
 		found.push({ rank: 4, state: 'failed', title: 'Dead letters', text, path: '/dead-letters' });
 	}
 	return found.sort((a, b) => a.rank - b.rank);

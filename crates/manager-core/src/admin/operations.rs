@@ -6,6 +6,9 @@
     reason = "a table has as many lines as there are operations"
 )]
 
+mod access;
+mod across;
+
 use picloud_shared::{RunStatus, run::RunKind};
 use serde_json::json;
 
@@ -13,8 +16,8 @@ use super::{
     MAX_TREE,
     access::Access,
     api::{Api, Method, op},
-    apps, ask, audit, dead_letters, deployments, drift, events, instance, keys, plan, previews,
-    replay, runs, schedule, session, sources, stats, triggers,
+    apps, ask, dead_letters, deployments, drift, events, plan, previews, replay, runs, schedule,
+    sources, stats, triggers,
 };
 
 /// Every operation below `/api/v1/admin`, with what is said of it. Who may call an operation
@@ -22,7 +25,7 @@ use super::{
 pub(super) fn routes() -> Api {
     let api = Api::below("/api/v1/admin");
     let api = runs_and_events(apps_and_triggers(sources_and_deployments(api)));
-    access_and_instance(drift_and_schedules(api))
+    access::operations(across::operations(drift_and_schedules(api)))
 }
 
 fn sources_and_deployments(api: Api) -> Api {
@@ -210,7 +213,23 @@ fn apps_and_triggers(api: Api) -> Api {
     api.get(
         "/apps",
         apps::list,
-        op("listApps", "Apps", "The apps that are live, by name.").lists_by_name("App"),
+        op("listApps", "Apps", "The apps that are live, by name.")
+            .query(
+                "q",
+                "Words that stand in name or description.",
+                json!({ "type": "string" }),
+            )
+            .query(
+                "sync",
+                "Only those that stand so to git.",
+                json!({ "type": "string", "enum": apps::SYNC }),
+            )
+            .query(
+                "health",
+                "Only those whose runs go so.",
+                json!({ "type": "string", "enum": apps::HEALTH }),
+            )
+            .lists_by_name("App"),
     )
     .get(
         "/apps/{app}",
@@ -458,64 +477,6 @@ fn runs_and_events(api: Api) -> Api {
             .header("Last-Event-ID", "The last event that was seen: go on after it.", json!({ "type": "string" }))
             .can(404, "There is no such app.").streams(),
     )
-}
-
-fn access_and_instance(api: Api) -> Api {
-    api.get("/keys", keys::list, op("listKeys", "Access", "Keys, newest first, without what they are.").lists("Key"))
-        .post(
-            "/keys",
-            keys::create,
-            op("createKey", "Access", "Makes a key. It is shown this once.")
-                .more("Nobody gives a scope that they lack; a key of one app makes keys of that app alone.")
-                .takes("KeyBody")
-                .gives(201, "The key.", "NewKey")
-                .can(404, "There is no such app.")
-                .can(409, "There is a key of that name."),
-        )
-        .delete(
-            "/keys/{id}",
-            keys::revoke,
-            op("revokeKey", "Access", "Ends a key and its sessions, on every node within a second.")
-                .empty(204, "It is good for nothing any more."),
-        )
-        .get(
-            "/audit",
-            audit::list,
-            op("listAudit", "Access", "Who wrote what, newest first.")
-                .of_app()
-                .query("action", "An action, or the first word of several: `key.create`, `key`.", json!({ "type": "string" }))
-                .query("actor", "The name of the key.", json!({ "type": "string" }))
-                .query("target", "What it was done to.", json!({ "type": "string" }))
-                .between()
-                .lists("AuditEntry"),
-        )
-        .get(
-            "/me",
-            session::me,
-            op("getMe", "Access", "Who one is, and what one may.").gives(200, "The key, and the session's token.", "Me"),
-        )
-        .post(
-            "/session",
-            session::create,
-            op("openSession", "Access", "Exchanges a key for a session's cookie.")
-                .takes("SessionBody")
-                .gives(201, "The session; its cookie is in `Set-Cookie`.", "Session")
-                .can(401, "The key is not known, or its time is over.")
-                .can(403, "The request comes from a page of another origin.")
-                .can(429, "Ten wrong keys in a minute from this address."),
-        )
-        .delete(
-            "/session",
-            session::remove,
-            op("closeSession", "Access", "Ends the session.").empty(204, "It is gone."),
-        )
-        .get(
-            "/instance",
-            instance::show,
-            op("getInstance", "Instance", "The server: version, what secrets are sealed to, what is served.")
-                .more("Nodes and the database are shown to `instance:admin`.")
-                .gives(200, "The server.", "Instance"),
-        )
 }
 
 /// What stands beside the admin API.

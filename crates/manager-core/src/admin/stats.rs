@@ -5,15 +5,15 @@ use axum::{
     extract::{Query, State},
 };
 use chrono::{DateTime, TimeDelta, Utc};
-use picloud_shared::{RunStatus, run::RunKind};
-use picloud_store::{runs::BUCKETS, stats::StatCell};
+use picloud_shared::{AppId, RunStatus, run::RunKind};
+use picloud_store::{app_stats::AppStats, runs::BUCKETS, stats::StatCell};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::{
     AdminState,
     access::{Authorized, StatsView},
-    answer::{Answer, Problem},
+    answer::{Answer, ListQuery, Problem},
     keys::time,
 };
 
@@ -38,13 +38,7 @@ pub(super) async fn show(
     caller: Authorized<StatsView>,
     Query(filter): Query<Filter>,
 ) -> Answer {
-    let asked = filter.window.as_deref().unwrap_or("1h");
-    let window = WINDOWS.iter().find(|(name, ..)| *name == asked);
-    let Some(&(name, minutes, bucket)) = window else {
-        let known: Vec<&str> = WINDOWS.iter().map(|(name, ..)| *name).collect();
-        let detail = format!("window must be one of {}", known.join(", "));
-        return Err(Problem::invalid(detail));
-    };
+    let window = Window::of(filter.window.as_deref(), state.clock.now())?;
     let app = caller.app_filter(&state, filter.app.as_deref()).await?;
     let app = match app {
         None => return Err(Problem::not_found("app")),
@@ -54,16 +48,13 @@ pub(super) async fn show(
             Some((id.ok_or_else(|| Problem::not_found("app"))?, name))
         }
     };
-    let now = state.clock.now();
-    let seconds = i64::from(bucket) * 60;
-    let last = now.timestamp() - now.timestamp().rem_euclid(seconds);
-    let first = last + seconds - i64::from(minutes) * 60;
-    let from = DateTime::from_timestamp(first, 0).unwrap_or(now);
     let id = app.as_ref().map(|(id, _)| *id);
-    let cells = state.store.run_stats(id, from, bucket).await?;
-    let steps = i64::from(minutes / bucket);
-    let buckets: Vec<Value> = (0..steps)
-        .filter_map(|step| from.checked_add_signed(TimeDelta::seconds(step * seconds)))
+    let cells = state
+        .store
+        .run_stats(id, window.from, window.bucket)
+        .await?;
+    let buckets: Vec<Value> = window
+        .beginnings()
         .map(|at| {
             let mut shown = Sum::of(cells.iter().filter(|cell| cell.at == at)).show();
             shown.insert("at".to_owned(), json!(time(at)));
@@ -71,7 +62,7 @@ pub(super) async fn show(
         })
         .collect();
     let mut answer = Sum::of(cells.iter()).show();
-    answer.extend(head(name, seconds, from, now));
+    answer.extend(window.show());
     let words = |word: &'static str, cells: &mut dyn Iterator<Item = &StatCell>| {
         let count: u64 = cells.map(|cell| cell.count).sum();
         (word.to_owned(), json!(count))
@@ -101,17 +92,109 @@ pub(super) async fn show(
     Ok(Json(Value::Object(answer)))
 }
 
-fn head(window: &str, seconds: i64, from: DateTime<Utc>, now: DateTime<Utc>) -> Map<String, Value> {
-    let fields = json!({
-        "window": window,
-        "bucket_seconds": seconds,
-        "from": time(from),
-        "until": time(now),
-    });
-    match fields {
-        Value::Object(fields) => fields,
-        _ => Map::new(),
+/// A stretch of time up to now, in buckets.
+struct Window {
+    name: &'static str,
+    /// Minutes of a bucket.
+    bucket: i32,
+    buckets: i32,
+    from: DateTime<Utc>,
+    now: DateTime<Utc>,
+}
+
+impl Window {
+    fn of(asked: Option<&str>, now: DateTime<Utc>) -> Answer<Self> {
+        let asked = asked.unwrap_or("1h");
+        let window = WINDOWS.iter().find(|(name, ..)| *name == asked);
+        let Some(&(name, minutes, bucket)) = window else {
+            let detail = format!("window must be one of {}", words().join(", "));
+            return Err(Problem::invalid(detail).at("window"));
+        };
+        let seconds = i64::from(bucket) * 60;
+        let last = now.timestamp() - now.timestamp().rem_euclid(seconds);
+        let first = last + seconds - i64::from(minutes) * 60;
+        Ok(Self {
+            name,
+            bucket,
+            buckets: minutes / bucket,
+            from: DateTime::from_timestamp(first, 0).unwrap_or(now),
+            now,
+        })
     }
+
+    fn seconds(&self) -> i64 {
+        i64::from(self.bucket) * 60
+    }
+
+    /// When each bucket begins.
+    fn beginnings(&self) -> impl Iterator<Item = DateTime<Utc>> {
+        let (from, seconds) = (self.from, self.seconds());
+        (0..i64::from(self.buckets))
+            .filter_map(move |step| from.checked_add_signed(TimeDelta::seconds(step * seconds)))
+    }
+
+    fn show(&self) -> Map<String, Value> {
+        let fields = json!({
+            "window": self.name,
+            "bucket_seconds": self.seconds(),
+            "from": time(self.from),
+            "until": time(self.now),
+        });
+        match fields {
+            Value::Object(fields) => fields,
+            _ => Map::new(),
+        }
+    }
+}
+
+/// Words for windows.
+pub(super) fn words() -> Vec<&'static str> {
+    WINDOWS.iter().map(|(name, ..)| *name).collect()
+}
+
+/// What each app did: a page of apps, asked for at once.
+pub(super) async fn by_app(
+    State(state): State<AdminState>,
+    caller: Authorized<StatsView>,
+    Query(filter): Query<Filter>,
+    Query(query): Query<ListQuery>,
+) -> Answer {
+    let window = Window::of(filter.window.as_deref(), state.clock.now())?;
+    let Some(only) = caller.app_filter(&state, filter.app.as_deref()).await? else {
+        return Ok(super::answer::none());
+    };
+    let live = state.kept.live.get(&state.store).await?;
+    let wanted = live
+        .apps
+        .iter()
+        .filter(|(name, _)| only.as_ref().is_none_or(|only| only == *name));
+    let (apps, next) = query.slice(wanted.map(|(name, app)| (name.to_string(), app)))?;
+    let ids: Vec<AppId> = apps.iter().map(|app| app.id).collect();
+    let mut stats = state
+        .store
+        .stats_by_app(&ids, window.from, window.bucket)
+        .await?;
+    let items: Vec<Value> = apps
+        .iter()
+        .map(|app| {
+            let of = stats.remove(&app.id).unwrap_or_default();
+            let mut shown = Sum::of_app(&of).show();
+            shown.insert("app".to_owned(), json!(app.spec.name));
+            shown.extend(window.show());
+            let buckets: Vec<Value> = window
+                .beginnings()
+                .map(|at| {
+                    let cell = of.cells.iter().find(|(known, ..)| *known == at);
+                    let (count, errors) =
+                        cell.map_or((0, 0), |(_, count, errors)| (*count, *errors));
+                    json!([count, errors])
+                })
+                .collect();
+            shown.insert("buckets".to_owned(), buckets.into());
+            Value::Object(shown)
+        })
+        .collect();
+    Ok(Json(json!({ "items": items, "next_cursor": next })))
 }
 
 /// Runs, added up.
@@ -138,6 +221,15 @@ impl Sum {
             }
         }
         sum
+    }
+
+    fn of_app(stats: &AppStats) -> Self {
+        Self {
+            count: stats.cells.iter().map(|(_, count, _)| count).sum(),
+            errors: stats.cells.iter().map(|(.., errors)| errors).sum(),
+            duration_us: stats.duration_us,
+            histogram: stats.histogram,
+        }
     }
 
     fn show(&self) -> Map<String, Value> {

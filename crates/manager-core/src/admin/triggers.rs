@@ -16,7 +16,7 @@ use picloud_shared::{
     live_event::{TriggerAction, TriggerEvent},
     plan::LiveApp,
 };
-use picloud_store::outbox::NewEvent;
+use picloud_store::{cron::NextFire, outbox::NewEvent};
 use serde_json::{Value, json};
 
 use super::{
@@ -42,14 +42,23 @@ pub(super) async fn list(
     let (triggers, next) = query.slice(keyed.map(|pair| (pair.0.to_string(), pair)))?;
     let items: Vec<Value> = triggers
         .into_iter()
-        .map(|(name, spec)| {
-            let known = ids.iter().find(|(known, ..)| known == name.as_str());
-            let next = known.and_then(|(_, _, next)| *next);
-            let id = known.map(|(_, id, _)| (*id).into());
-            show(&state, name, spec, id, next)
-        })
+        .map(|trigger| show_known(&state, &app, trigger, &ids))
         .collect();
     Ok(Json(json!({ "items": items, "next_cursor": next })))
+}
+
+/// A trigger, with what is known of when it fires.
+pub(super) fn show_known(
+    state: &AdminState,
+    app: &LiveApp,
+    (name, spec): (&TriggerName, &TriggerSpec),
+    known: &[NextFire],
+) -> Value {
+    let found = known
+        .iter()
+        .find(|known| known.app == app.id && known.name == name.as_str());
+    let (id, next) = found.map_or((None, None), |known| (Some(known.id), known.at));
+    show(state, app, (name, spec), id, next)
 }
 
 /// The tag of what is declared.
@@ -62,12 +71,13 @@ pub(super) const KINDS: [&str; 4] = ["cron", "kv", "docs", "dead_letter"];
 
 fn show(
     state: &AdminState,
-    name: &TriggerName,
-    spec: &TriggerSpec,
+    app: &LiveApp,
+    (name, spec): (&TriggerName, &TriggerSpec),
     id: Option<TriggerId>,
     next: Option<chrono::DateTime<Utc>>,
 ) -> Value {
     let mut value = live_trigger::write(name, spec);
+    value["app"] = json!(app.spec.name);
     value["id"] = json!(id);
     value["etag"] = tag(name, spec).into();
     if let TriggerKind::Cron {
@@ -117,14 +127,14 @@ async fn find(state: &AdminState, app: &LiveApp, asked: &str) -> Answer<Found> {
     let ids = state.store.next_fires(app.id).await?;
     let known = ids
         .iter()
-        .find(|(name, id, _)| name == asked || id.to_string() == asked)
+        .find(|known| known.name == asked || known.id.to_string() == asked)
         .ok_or_else(missing)?;
     let (name, spec) = app
         .spec
         .triggers
-        .get_key_value(known.0.as_str())
+        .get_key_value(known.name.as_str())
         .ok_or_else(missing)?;
-    Ok((known.1.into(), name.clone(), spec.clone()))
+    Ok((known.id, name.clone(), spec.clone()))
 }
 
 /// The body's findings as one problem.
@@ -187,7 +197,7 @@ pub(super) async fn create(
             let detail = format!("the app has a trigger `{name}` already");
             Problem::conflict("name_taken", detail)
         })?;
-    let shown = show(&state, &name, &spec, Some(id), None);
+    let shown = show(&state, &app, (&name, &spec), Some(id), None);
     let target = format!("{}/{name}", app.spec.name);
     let detail = json!({ "after": live_trigger::write(&name, &spec) });
     audit(&state, &caller, "trigger.create", &target, detail).await?;
@@ -225,7 +235,7 @@ pub(super) async fn patch(
         .store
         .put_trigger(app.id, &name, &spec, id.0, true)
         .await?;
-    let shown = show(&state, &name, &spec, Some(id), None);
+    let shown = show(&state, &app, (&name, &spec), Some(id), None);
     let detail = json!({ "before": live_trigger::write(&name, &before), "after": live_trigger::write(&name, &spec) });
     let target = format!("{}/{name}", app.spec.name);
     audit(&state, &caller, "trigger.patch", &target, detail).await?;

@@ -1,6 +1,7 @@
 //! The program as its users run it: a real git, a real PostgreSQL, real requests.
 
 mod access;
+mod across;
 mod admin_api;
 mod app_tests;
 mod attacks;

@@ -4,6 +4,7 @@ import type {
 	Accepted,
 	App,
 	AppDrift,
+	AppStats,
 	AuditEntry,
 	BranchPreview,
 	CronTrigger,
@@ -18,6 +19,7 @@ import type {
 	List,
 	Me,
 	NewKey,
+	Overview,
 	SchedulePreview,
 	Route,
 	Run,
@@ -44,6 +46,16 @@ export interface RunFilter {
 	trigger?: string | undefined;
 	since?: string | undefined;
 	until?: string | undefined;
+}
+
+/** Words that a list is looked through for. */
+export interface Search {
+	q?: string | undefined;
+}
+
+export interface AppFilter extends Search {
+	sync?: string | undefined;
+	health?: string | undefined;
 }
 
 type Signal = AbortSignal | undefined;
@@ -74,7 +86,14 @@ export const api = {
 		http.get<Deployment>(path`/deployments/${id}`, {}, signal),
 	approve: (id: string) => http.post<Deployment>(path`/deployments/${id}/approve`),
 
-	apps: (page: Page, signal?: Signal) => http.get<List<App>>('/apps', query(page), signal),
+	overview: (signal?: Signal) => http.get<Overview>('/overview', {}, signal),
+	apps: (filter: AppFilter & Page, signal?: Signal) => http.get<List<App>>('/apps', query(filter), signal),
+	allScripts: (filter: Search & Page, signal?: Signal) =>
+		http.get<List<Script>>('/scripts', query(filter), signal),
+	allRoutes: (filter: Search & Page, signal?: Signal) =>
+		http.get<List<Route>>('/routes', query(filter), signal),
+	allTriggers: (filter: Search & Page, signal?: Signal) =>
+		http.get<List<Trigger>>('/triggers', query(filter), signal),
 	app: (name: string, signal?: Signal) => http.get<App>(path`/apps/${name}`, {}, signal),
 	scripts: (app: string, signal?: Signal) =>
 		http.get<List<Script>>(path`/apps/${app}/scripts`, {}, signal),
@@ -111,6 +130,8 @@ export const api = {
 	run: (id: string, signal?: Signal) => http.get<Run>(path`/runs/${id}`, {}, signal),
 	replay: (id: string) => http.post<Accepted>(path`/runs/${id}/replay`),
 
+	appStats: (filter: { window: string } & Page, signal?: Signal) =>
+		http.get<List<AppStats>>('/stats/apps', query(filter), signal),
 	stats: (filter: { app?: string | undefined; window: string }, signal?: Signal) =>
 		http.get<Stats>('/stats', query(filter), signal),
 

@@ -690,6 +690,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/admin/overview": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * How all apps stand, and which of them need a look.
+         * @description At most 50 apps are named; dead letters are counted up to 10,000, and are null without the scope `run:read`.
+         */
+        get: operations["getOverview"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/admin/plan": {
         parameters: {
             query?: never;
@@ -701,6 +721,23 @@ export interface paths {
         put?: never;
         /** What a tree would change, or a revision of a source. Nothing is changed. */
         post: operations["createPlan"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/admin/routes": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** The routes of all apps, by app. */
+        get: operations["listAllRoutes"];
+        put?: never;
+        post?: never;
         delete?: never;
         options?: never;
         head?: never;
@@ -782,6 +819,23 @@ export interface paths {
         };
         /** What a schedule means, and when it fires next. */
         get: operations["explainSchedule"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/admin/scripts": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** The scripts of all apps, by app. */
+        get: operations["listAllScripts"];
         put?: never;
         post?: never;
         delete?: never;
@@ -1045,6 +1099,43 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/admin/stats/apps": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Counts, error rate and latency quantiles of each app, by name.
+         * @description Apps that ran nothing are there, too.
+         */
+        get: operations["listAppStats"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/admin/triggers": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** The triggers of all apps, by app, with their next fire times. */
+        get: operations["listAllTriggers"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/caddy/ask": {
         parameters: {
             query?: never;
@@ -1230,6 +1321,50 @@ export interface components {
             head: string;
             slug: string;
             source: string;
+        };
+        /**
+         * @description What one app did. Counts of runs are exact; quantiles come from a histogram whose buckets double.
+         * @example {
+         *       "app": "guestbook",
+         *       "window": "15m",
+         *       "bucket_seconds": 60,
+         *       "from": "2026-07-27T12:00:00.000Z",
+         *       "until": "2026-07-27T12:00:00.000Z",
+         *       "count": 100,
+         *       "errors": 2,
+         *       "error_rate": 0.02,
+         *       "mean_ms": 1.4,
+         *       "p50_ms": 0.9,
+         *       "p95_ms": 3.1,
+         *       "p99_ms": 7.7,
+         *       "buckets": [
+         *         [
+         *           100,
+         *           2
+         *         ]
+         *       ]
+         *     }
+         */
+        AppStats: {
+            app: string;
+            bucket_seconds: number;
+            /** @description One a bucket of time, from `from` on: all runs, and those that failed. */
+            buckets: number[][];
+            count: number;
+            /** @description null where nothing ran. */
+            error_rate: number | null;
+            /** @description Runs that failed, timed out, hit a limit, crashed or were rejected. */
+            errors: number;
+            /** Format: date-time */
+            from: string;
+            mean_ms: number | null;
+            p50_ms: number | null;
+            p95_ms: number | null;
+            p99_ms: number | null;
+            /** Format: date-time */
+            until: string;
+            /** @enum {string} */
+            window: "15m" | "1h" | "6h" | "24h" | "7d" | "30d";
         };
         /**
          * @description Something that was written.
@@ -1995,6 +2130,59 @@ export interface components {
             scopes: ("app:read" | "app:invoke" | "script:write" | "trigger:write" | "secret:write" | "sync:write" | "run:read" | "key:write" | "instance:admin")[];
         };
         /**
+         * @description How all apps stand.
+         * @example {
+         *       "apps": 2,
+         *       "sync": {
+         *         "synced": 1,
+         *         "drifted": 1,
+         *         "failed": 0,
+         *         "suspended": 0
+         *       },
+         *       "health": {
+         *         "healthy": 2,
+         *         "degraded": 0,
+         *         "idle": 0
+         *       },
+         *       "attention": [
+         *         {
+         *           "app": "guestbook",
+         *           "sync": "drifted",
+         *           "health": "healthy"
+         *         }
+         *       ],
+         *       "dead_letters": 0
+         *     }
+         */
+        Overview: {
+            /** @description How many there are. */
+            apps: number;
+            /** @description Those that drift, failed or are degraded, by name. */
+            attention: {
+                app: string;
+                /**
+                 * @description By the last quarter of an hour; degraded: more than one run of twenty failed.
+                 * @enum {string}
+                 */
+                health: "healthy" | "degraded" | "idle";
+                /** @enum {string} */
+                sync: "synced" | "drifted" | "failed" | "suspended";
+            }[];
+            /** @description Counted up to 10,000; null without the scope `run:read`. */
+            dead_letters: number | null;
+            health: {
+                degraded: number;
+                healthy: number;
+                idle: number;
+            };
+            sync: {
+                drifted: number;
+                failed: number;
+                suspended: number;
+                synced: number;
+            };
+        };
+        /**
          * @description What would change.
          * @example {
          *       "changes": [
@@ -2155,6 +2343,7 @@ export interface components {
         /**
          * @description A route of an app.
          * @example {
+         *       "app": "guestbook",
          *       "path": "/entries/{id}",
          *       "methods": [
          *         "GET"
@@ -2171,6 +2360,8 @@ export interface components {
          *     }
          */
         Route: {
+            /** @description The app's name. */
+            app: string;
             /** @description `none`, `key`, or a signature's scheme and secret. */
             auth: string | Record<string, never>;
             cors: {
@@ -2326,12 +2517,15 @@ export interface components {
         /**
          * @description A script, without its text.
          * @example {
+         *       "app": "guestbook",
          *       "path": "scripts/index.rhai",
          *       "kind": "handler",
          *       "blob": "ce013625030ba8dba906f756967f9e9ca394464a"
          *     }
          */
         ScriptInfo: {
+            /** @description The app's name. */
+            app: string;
             /** @description The id of its content in git. */
             blob: string;
             /** @enum {string} */
@@ -2577,6 +2771,7 @@ export interface components {
         /**
          * @description A trigger, with the keys of its kind.
          * @example {
+         *       "app": "guestbook",
          *       "id": "01980f3e-5b1c-7cc2-9f7e-3f1f0a5d2c11",
          *       "etag": "\"5f0c1a2b3c4d5e6f7a8b9c0d\"",
          *       "name": "nightly",
@@ -2600,6 +2795,8 @@ export interface components {
          *     }
          */
         Trigger: {
+            /** @description The app's name. */
+            app: string;
             catch_up?: string;
             collection?: string;
             enabled: boolean;
@@ -2714,8 +2911,14 @@ export interface operations {
             query?: {
                 /** @description `next_cursor` of an earlier part: go on after it. */
                 cursor?: string;
+                /** @description Only those whose runs go so. */
+                health?: "healthy" | "degraded" | "idle";
                 /** @description At most so many items. */
                 limit?: number;
+                /** @description Words that stand in name or description. */
+                q?: string;
+                /** @description Only those that stand so to git. */
+                sync?: "synced" | "drifted" | "failed" | "suspended";
             };
             header?: never;
             path?: never;
@@ -5786,6 +5989,62 @@ export interface operations {
             };
         };
     };
+    getOverview: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description How they stand. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Overview"];
+                };
+            };
+            /** @description No key, or one that is not known, revoked or ended. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The key may not do this, or a write by session lacks its token. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Something went wrong; the server's log says what. */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The database is away; try again in a moment. */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     createPlan: {
         parameters: {
             query?: {
@@ -5861,6 +6120,93 @@ export interface operations {
             };
             /** @description The body is of a type that is not read here. */
             415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description What was sent says something that cannot be. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Something went wrong; the server's log says what. */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The database is away; try again in a moment. */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    listAllRoutes: {
+        parameters: {
+            query?: {
+                /** @description An app's name or id: only what concerns it. */
+                app?: string;
+                /** @description `next_cursor` of an earlier part: go on after it. */
+                cursor?: string;
+                /** @description At most so many items. */
+                limit?: number;
+                /** @description Words that stand in app, path, methods or script. */
+                q?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description A part of the list. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        items: components["schemas"]["Route"][];
+                        /** @description Where to go on; null at the end. */
+                        next_cursor: string | null;
+                    };
+                };
+            };
+            /** @description The query cannot be read. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No key, or one that is not known, revoked or ended. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The key may not do this, or a write by session lacks its token. */
+            403: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -6206,6 +6552,93 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Schedule"];
+                };
+            };
+            /** @description The query cannot be read. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No key, or one that is not known, revoked or ended. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The key may not do this, or a write by session lacks its token. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description What was sent says something that cannot be. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Something went wrong; the server's log says what. */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The database is away; try again in a moment. */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    listAllScripts: {
+        parameters: {
+            query?: {
+                /** @description An app's name or id: only what concerns it. */
+                app?: string;
+                /** @description `next_cursor` of an earlier part: go on after it. */
+                cursor?: string;
+                /** @description At most so many items. */
+                limit?: number;
+                /** @description Words that stand in app or path. */
+                q?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description A part of the list. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        items: components["schemas"]["ScriptInfo"][];
+                        /** @description Where to go on; null at the end. */
+                        next_cursor: string | null;
+                    };
                 };
             };
             /** @description The query cannot be read. */
@@ -7468,6 +7901,180 @@ export interface operations {
             };
             /** @description There is no such app. */
             404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description What was sent says something that cannot be. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Something went wrong; the server's log says what. */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The database is away; try again in a moment. */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    listAppStats: {
+        parameters: {
+            query?: {
+                /** @description An app's name or id: only what concerns it. */
+                app?: string;
+                /** @description `next_cursor` of an earlier part: go on after it. */
+                cursor?: string;
+                /** @description At most so many items. */
+                limit?: number;
+                /** @description How far back. */
+                window?: "15m" | "1h" | "6h" | "24h" | "7d" | "30d";
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description A part of the list. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        items: components["schemas"]["AppStats"][];
+                        /** @description Where to go on; null at the end. */
+                        next_cursor: string | null;
+                    };
+                };
+            };
+            /** @description The query cannot be read. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No key, or one that is not known, revoked or ended. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The key may not do this, or a write by session lacks its token. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description What was sent says something that cannot be. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Something went wrong; the server's log says what. */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The database is away; try again in a moment. */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    listAllTriggers: {
+        parameters: {
+            query?: {
+                /** @description An app's name or id: only what concerns it. */
+                app?: string;
+                /** @description `next_cursor` of an earlier part: go on after it. */
+                cursor?: string;
+                /** @description At most so many items. */
+                limit?: number;
+                /** @description Words that stand in app, name, kind or script. */
+                q?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description A part of the list. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        items: components["schemas"]["Trigger"][];
+                        /** @description Where to go on; null at the end. */
+                        next_cursor: string | null;
+                    };
+                };
+            };
+            /** @description The query cannot be read. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No key, or one that is not known, revoked or ended. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The key may not do this, or a write by session lacks its token. */
+            403: {
                 headers: {
                     [name: string]: unknown;
                 };

@@ -21,6 +21,11 @@ class Session {
 		return held && (key.app === null || key.app === app);
 	}
 
+	/** The only app that the key reaches, if it is a key of one. */
+	get app(): string | undefined {
+		return this.me?.app ?? undefined;
+	}
+
 	/** Whether the key may do it to at least one app. */
 	canSomewhere(scope: Scope): boolean {
 		const key = this.me?.key;
