@@ -3,6 +3,7 @@
 //! A tree goes in by [`TreeReader`]; out come the desired state and every finding, at once. The
 //! planner compares it with what is live and decides everything; applying has no choices left.
 
+pub mod adopt;
 mod decode;
 pub mod diff;
 pub mod drift;
@@ -19,6 +20,8 @@ mod tree;
 pub mod units;
 mod windows;
 mod yaml;
+mod yaml_edit;
+mod yaml_write;
 
 pub use load::{LoadCache, LoadOptions, Loaded, load};
 pub use manifest::{Notification, PreviewOptions, SourceSettings, Window, app_name};

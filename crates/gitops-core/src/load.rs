@@ -64,14 +64,14 @@ struct Found {
 
 /// One app's folder, read.
 #[derive(Clone)]
-struct LoadedApp {
+pub(crate) struct LoadedApp {
     dir: String,
     name: Option<(AppName, Place)>,
     /// The line of the name, for findings about it.
     name_line: Option<String>,
     /// Absent where it has errors.
-    spec: Option<Arc<AppSpec>>,
-    findings: Vec<Diagnostic>,
+    pub(crate) spec: Option<Arc<AppSpec>>,
+    pub(crate) findings: Vec<Diagnostic>,
 }
 
 /// What a tree declares.
@@ -135,7 +135,7 @@ pub fn load(
     Ok(loaded)
 }
 
-fn join(dir: &str, name: &str) -> String {
+pub(crate) fn join(dir: &str, name: &str) -> String {
     if dir.is_empty() {
         name.to_owned()
     } else {
@@ -143,7 +143,7 @@ fn join(dir: &str, name: &str) -> String {
     }
 }
 
-fn descend(
+pub(crate) fn descend(
     reader: &dyn TreeReader,
     root: &BlobId,
     path: &str,
@@ -160,6 +160,40 @@ fn descend(
         }
     }
     Ok(Some(at))
+}
+
+/// The settings of a tree, as far as they can be read.
+pub(crate) fn settings_of(
+    reader: &dyn TreeReader,
+    root: &BlobId,
+    path: &str,
+) -> Result<SourceSettings, ReadError> {
+    let path = path.trim_matches('/');
+    match descend(reader, root, path)? {
+        Some(start) => read_settings(reader, &start, path, &mut Vec::new()),
+        None => Ok(SourceSettings::default()),
+    }
+}
+
+/// One app by its folder's tree; `None`: the folder has no app.yaml.
+pub(crate) fn load_app(
+    reader: &dyn TreeReader,
+    tree: &BlobId,
+    dir: &str,
+    settings: &SourceSettings,
+    options: &LoadOptions<'_>,
+) -> Result<Option<LoadedApp>, ReadError> {
+    let entries = reader.tree(tree)?;
+    let Some(manifest) = entries.iter().find(|entry| entry.name == b"app.yaml") else {
+        return Ok(None);
+    };
+    let folder = app::Folder {
+        reader,
+        dir,
+        entries: &entries,
+        manifest,
+    };
+    app::read(&folder, settings, options, &mut HashMap::new()).map(Some)
 }
 
 fn read_settings(

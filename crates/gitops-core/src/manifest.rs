@@ -227,7 +227,7 @@ fn domains(node: &Node, report: &mut Report<'_>) -> BTreeSet<String> {
 }
 
 /// A host name in lower case; names beyond ASCII are written in their `xn--` form.
-fn host(text: &str) -> Option<String> {
+pub(crate) fn host(text: &str) -> Option<String> {
     let host = text.strip_suffix('.').unwrap_or(text).to_ascii_lowercase();
     let label = |part: &str| {
         (1..=63).contains(&part.len())

@@ -27,11 +27,22 @@ impl Place {
     };
 }
 
+/// What something takes up: from and to, in characters from the beginning of the text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Extent {
+    pub(crate) from: usize,
+    pub(crate) to: usize,
+}
+
 /// A value and where it stands.
 #[derive(Debug, Clone)]
 pub(crate) struct Node {
     pub(crate) value: Yaml,
     pub(crate) place: Place,
+    /// Without what follows a block: its comments and empty lines.
+    pub(crate) extent: Extent,
+    /// Whether another place has it, and this one says its name.
+    pub(crate) alias: bool,
 }
 
 /// A value.
@@ -56,6 +67,7 @@ pub(crate) enum Yaml {
 pub(crate) struct Key {
     pub(crate) name: String,
     pub(crate) place: Place,
+    pub(crate) extent: Extent,
 }
 
 impl Yaml {
@@ -83,26 +95,28 @@ pub(crate) struct YamlError {
 
 /// Reads one document. `Ok(None)`: it is empty.
 pub(crate) fn parse(text: &str) -> Result<Option<Node>, YamlError> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut builder = Builder {
         anchors: BTreeMap::new(),
         nodes: 0,
-        events: Parser::new_from_str(text.strip_prefix('\u{feff}').unwrap_or(text)),
+        characters: text.chars().collect(),
+        events: Parser::new_from_str(text),
     };
     let mut document = None;
     loop {
-        let (event, place) = builder.next()?;
+        let (event, at) = builder.next()?;
         match event {
             Event::StreamEnd => return Ok(document),
             Event::DocumentStart(_) if document.is_some() => {
                 return Err(YamlError {
                     code: "E0101",
-                    place,
+                    place: at.place,
                     message: "the file holds a second document".to_owned(),
                     hint: Some("remove the `---` line, or what follows it"),
                 });
             }
             Event::StreamStart | Event::DocumentStart(_) | Event::DocumentEnd | Event::Nothing => {}
-            event => document = Some(builder.node(event, place, 0)?),
+            event => document = Some(builder.node(event, at, 0)?),
         }
     }
 }
@@ -110,13 +124,14 @@ pub(crate) fn parse(text: &str) -> Result<Option<Node>, YamlError> {
 struct Builder<'a> {
     anchors: BTreeMap<usize, Node>,
     nodes: usize,
+    characters: Vec<char>,
     events: Parser<'a, saphyr_parser::StrInput<'a>>,
 }
 
 impl Builder<'_> {
-    fn next(&mut self) -> Result<(Event<'static>, Place), YamlError> {
+    fn next(&mut self) -> Result<(Event<'static>, At), YamlError> {
         match self.events.next() {
-            Some(Ok((event, span))) => Ok((owned(event), place(&span))),
+            Some(Ok((event, span))) => Ok((owned(event), At::new(&span))),
             Some(Err(error)) => Err(YamlError {
                 code: "E0101",
                 place: Place {
@@ -127,7 +142,7 @@ impl Builder<'_> {
                 message: format!("this is not YAML: {}", error.info()),
                 hint: None,
             }),
-            None => Ok((Event::StreamEnd, Place::START)),
+            None => Ok((Event::StreamEnd, At::START)),
         }
     }
 
@@ -144,12 +159,8 @@ impl Builder<'_> {
         })
     }
 
-    fn node(
-        &mut self,
-        event: Event<'static>,
-        place: Place,
-        depth: usize,
-    ) -> Result<Node, YamlError> {
+    fn node(&mut self, event: Event<'static>, at: At, depth: usize) -> Result<Node, YamlError> {
+        let At { place, extent } = at;
         if depth >= MAX_DEPTH {
             return Err(YamlError {
                 code: "E0106",
@@ -159,12 +170,22 @@ impl Builder<'_> {
             });
         }
         self.count(1, place)?;
+        let mut to = extent.to;
         let (anchor, value) = match event {
             Event::Scalar(text, style, anchor, tag) => {
+                to = self.closing_quote(extent).unwrap_or(to);
                 (anchor, scalar(&text, style, tag.is_some()))
             }
-            Event::SequenceStart(anchor, _) => (anchor, self.list(depth)?),
-            Event::MappingStart(anchor, _) => (anchor, self.map(depth)?),
+            Event::SequenceStart(anchor, _) => {
+                let (items, end) = self.list(depth)?;
+                to = end.max(to);
+                (anchor, items)
+            }
+            Event::MappingStart(anchor, _) => {
+                let (entries, end) = self.map(depth)?;
+                to = end.max(to);
+                (anchor, entries)
+            }
             Event::Alias(anchor) => {
                 let target = self.anchors.get(&anchor).cloned();
                 let Some(target) = target else {
@@ -179,36 +200,71 @@ impl Builder<'_> {
                 return Ok(Node {
                     value: target.value,
                     place,
+                    extent,
+                    alias: true,
                 });
             }
             _ => (0, Yaml::Null),
         };
-        let node = Node { value, place };
+        let node = Node {
+            value,
+            place,
+            extent: Extent { to, ..extent },
+            alias: false,
+        };
         if anchor > 0 {
             self.anchors.insert(anchor, node.clone());
         }
         Ok(node)
     }
 
-    fn list(&mut self, depth: usize) -> Result<Yaml, YamlError> {
-        let mut items = Vec::new();
-        loop {
-            let (event, place) = self.next()?;
-            if matches!(event, Event::SequenceEnd) {
-                return Ok(Yaml::List(items));
+    /// The end of text in quotes: the parser's is that of the comment after it.
+    fn closing_quote(&self, extent: Extent) -> Option<usize> {
+        let quote = *self.characters.get(extent.from)?;
+        if !matches!(quote, '"' | '\'') {
+            return None;
+        }
+        let mut at = extent.from + 1;
+        while let Some(c) = self.characters.get(at) {
+            let next = self.characters.get(at + 1);
+            match (quote, *c) {
+                ('"', '\\') => at += 1,
+                ('\'', '\'') if next == Some(&'\'') => at += 1,
+                (quote, c) if c == quote => return Some(at + 1),
+                _ => {}
             }
-            items.push(self.node(event, place, depth + 1)?);
+            at += 1;
+        }
+        None
+    }
+
+    /// The items, and where they end.
+    fn list(&mut self, depth: usize) -> Result<(Yaml, usize), YamlError> {
+        let mut items: Vec<Node> = Vec::new();
+        loop {
+            let (event, at) = self.next()?;
+            if matches!(event, Event::SequenceEnd) {
+                let last = items.last().map_or(0, |item| item.extent.to);
+                return Ok((Yaml::List(items), at.end_after(last)));
+            }
+            items.push(self.node(event, at, depth + 1)?);
         }
     }
 
-    fn map(&mut self, depth: usize) -> Result<Yaml, YamlError> {
+    /// The entries, and where they end.
+    fn map(&mut self, depth: usize) -> Result<(Yaml, usize), YamlError> {
         let mut entries: Vec<(Key, Node)> = Vec::new();
         loop {
-            let (event, place) = self.next()?;
+            let (event, at) = self.next()?;
             if matches!(event, Event::MappingEnd) {
-                return Ok(Yaml::Map(entries));
+                let last = entries
+                    .last()
+                    .map_or(0, |(key, value)| key.extent.to.max(value.extent.to));
+                return Ok((Yaml::Map(entries), at.end_after(last)));
             }
-            let key = self.node(event, place, depth + 1)?;
+            let place = at.place;
+            let key = self.node(event, at, depth + 1)?;
+            let extent = key.extent;
             let name = match key.value {
                 Yaml::Text(text) | Yaml::Number(text) => text,
                 Yaml::Bool(value) => value.to_string(),
@@ -221,8 +277,15 @@ impl Builder<'_> {
                     });
                 }
             };
-            let (event, value_place) = self.next()?;
-            let value = self.node(event, value_place, depth + 1)?;
+            let (event, at) = self.next()?;
+            let mut value = self.node(event, at, depth + 1)?;
+            if matches!(value.value, Yaml::Null) && value.extent.from == value.extent.to {
+                // Nothing is written; the parser puts that wherever it noticed.
+                value.extent = Extent {
+                    from: extent.to,
+                    to: extent.to,
+                };
+            }
             if let Some((first, _)) = entries.iter().find(|(key, _)| key.name == name) {
                 return Err(YamlError {
                     code: "E0105",
@@ -234,7 +297,46 @@ impl Builder<'_> {
                     hint: Some("keep one of them"),
                 });
             }
-            entries.push((Key { name, place }, value));
+            let key = Key {
+                name,
+                place,
+                extent,
+            };
+            entries.push((key, value));
+        }
+    }
+}
+
+/// Where an event was read.
+#[derive(Debug, Clone, Copy)]
+struct At {
+    place: Place,
+    extent: Extent,
+}
+
+impl At {
+    const START: Self = Self {
+        place: Place::START,
+        extent: Extent { from: 0, to: 0 },
+    };
+
+    fn new(span: &Span) -> Self {
+        Self {
+            place: place(span),
+            extent: Extent {
+                from: span.start.index(),
+                to: span.end.index(),
+            },
+        }
+    }
+
+    /// The end of a collection that ends here: of a flow, its bracket; of a block, which is
+    /// noticed only at the next thing, its last child.
+    fn end_after(&self, last: usize) -> usize {
+        if self.extent.from < self.extent.to {
+            self.extent.to
+        } else {
+            last
         }
     }
 }
@@ -370,6 +472,42 @@ mod tests {
         assert_eq!(parse(&bomb).expect_err("too many").code, "E0106");
         let deep = "[".repeat(100) + &"]".repeat(100);
         assert_eq!(parse(&deep).expect_err("too deep").code, "E0106");
+    }
+
+    fn written(text: &str, node: &Node, seen: &mut Vec<String>) {
+        seen.push(text[node.extent.from..node.extent.to].to_owned());
+        match &node.value {
+            Yaml::List(items) => items.iter().for_each(|item| written(text, item, seen)),
+            Yaml::Map(entries) => entries
+                .iter()
+                .for_each(|(_, node)| written(text, node, seen)),
+            _ => {}
+        }
+    }
+
+    #[test]
+    fn extents_hold_what_is_written() {
+        let text =
+            "a:  x # y\nb:\n  - q: 'r' # i\n  # z\n  -   {s: [1, 2], t: }\n\n# end\nd:\nf: g # h\n";
+        let root = parse(text).expect("good").expect("a document");
+        let mut seen = Vec::new();
+        written(text, &root, &mut seen);
+        let list = "- q: 'r' # i\n  # z\n  -   {s: [1, 2], t: }";
+        assert_eq!(seen[0], text.trim_end_matches(" # h\n"));
+        let rest = [
+            "x",
+            list,
+            "q: 'r'",
+            "'r'",
+            "{s: [1, 2], t: }",
+            "[1, 2]",
+            "1",
+            "2",
+            "",
+            "",
+            "g",
+        ];
+        assert_eq!(seen[1..], rest);
     }
 
     #[test]

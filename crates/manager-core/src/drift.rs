@@ -15,7 +15,10 @@ use std::{
 };
 
 use parking_lot::RwLock;
-use picloud_gitops_core::{SourceSettings, drift};
+use picloud_gitops_core::{
+    SourceSettings,
+    drift::{self, Pair},
+};
 use picloud_shared::{
     AppId, AppName, Clock, EventSink, LiveState, SourceId,
     drift::{DesiredApp, DriftItem},
@@ -30,7 +33,7 @@ use serde_json::json;
 use tokio::sync::Mutex;
 
 use self::{backoff::Backoff, board::Board};
-use crate::sources::Sources;
+use crate::{reconcile::Sides, sources::Sources};
 
 /// How often it is looked, told or not: what leaves no trace is seen within 5 seconds.
 const SWEEP: Duration = Duration::from_secs(3);
@@ -104,6 +107,37 @@ impl DriftWatch {
 
     /// Looks now, and tells of the app of that name (git's or the live one) or id.
     pub async fn app(&self, asked: &str) -> Result<Option<AppDrift>, StoreError> {
+        self.find(asked, |source, name, pair| AppDrift {
+            items: pair.items(source, &name),
+            source,
+            name,
+        })
+        .await
+    }
+
+    /// As [`DriftWatch::app`], with both sides.
+    pub(crate) async fn sides(&self, asked: &str) -> Result<Option<(AppDrift, Sides)>, StoreError> {
+        self.find(asked, |source, name, pair| {
+            let drift = AppDrift {
+                items: pair.items(source, &name),
+                source,
+                name: name.clone(),
+            };
+            let sides = Sides {
+                name,
+                desired: pair.desired.map(|app| Arc::clone(&app.spec)),
+                live: pair.live.cloned(),
+            };
+            (drift, sides)
+        })
+        .await
+    }
+
+    async fn find<T>(
+        &self,
+        asked: &str,
+        show: impl FnOnce(SourceId, AppName, &Pair<'_>) -> T,
+    ) -> Result<Option<T>, StoreError> {
         let mut seen = self.seen.lock().await;
         self.look(&mut seen).await?;
         for source in seen.settings.keys() {
@@ -115,11 +149,7 @@ impl DriftWatch {
                     || live.is_some_and(|(_, name)| name.as_str() == asked)
                     || id.is_some_and(|id| id.to_string() == asked);
                 if named {
-                    return Ok(Some(AppDrift {
-                        items: pair.items(*source, &name),
-                        source: *source,
-                        name,
-                    }));
+                    return Ok(Some(show(*source, name, &pair)));
                 }
             }
         }

@@ -1,5 +1,7 @@
 //! Reading git: object databases only, never a work tree.
 
+mod change;
+
 use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, Utc};
@@ -7,6 +9,8 @@ use git2::{BranchType, ErrorClass, ErrorCode, ObjectType, Oid, Repository};
 use parking_lot::Mutex;
 use picloud_gitops_core::{EntryKind, ReadError, TreeEntry, TreeReader};
 use picloud_shared::{BlobId, CommitId};
+
+pub(crate) use change::NewCommit;
 
 /// Bytes of a commit's message that are kept.
 const MAX_MESSAGE: usize = 4096;

@@ -1,5 +1,6 @@
 //! From a commit to what is live: a visible list of steps, each with its time.
 
+mod adopt;
 mod checks;
 mod contents;
 mod heal;
@@ -27,6 +28,7 @@ use picloud_shared::{
 use picloud_store::{SourceRecord, Store, StoreError};
 use tokio::sync::{Mutex, Notify, broadcast, watch};
 
+pub(crate) use adopt::{AdoptError, Adopted, OnBranch, Sides};
 pub use checks::Probe;
 use contents::MAX_SCRIPT;
 use known::Known;

@@ -5,6 +5,7 @@ use std::{future::Future, io::Write};
 use anyhow::{Context, Result};
 use serde_json::Value;
 
+mod adopt;
 pub mod approve;
 pub mod backup;
 pub mod completions;

@@ -82,6 +82,47 @@ impl Store {
         Ok(edited)
     }
 
+    /// The contents of these ids, as far as they are held: under their own ids, or under another's
+    /// that was seen to hold them.
+    pub async fn held_contents(
+        &self,
+        wanted: &BTreeSet<BlobId>,
+    ) -> Result<BTreeMap<BlobId, Vec<u8>>, StoreError> {
+        let mut found = BTreeMap::new();
+        if wanted.is_empty() {
+            return Ok(found);
+        }
+        let mut rows: BTreeSet<String> = wanted.iter().map(|id| id.as_str().to_owned()).collect();
+        {
+            let checked = self.checked.0.lock();
+            let strayed = checked
+                .iter()
+                .filter(|(_, row)| wanted.contains(&row.actual));
+            rows.extend(strayed.map(|((_, id), _)| id.as_str().to_owned()));
+        }
+        let rows: Vec<String> = rows.into_iter().collect();
+        let mut connection = self.pool().acquire().await?;
+        let scripts = sqlx::query_scalar!(
+            "SELECT content FROM script_blobs WHERE blob_id = ANY($1)",
+            &rows
+        )
+        .fetch_all(&mut *connection)
+        .await?;
+        let files = sqlx::query_scalar!(
+            "SELECT content FROM static_blobs WHERE blob_id = ANY($1)",
+            &rows
+        )
+        .fetch_all(&mut *connection)
+        .await?;
+        let all = scripts.into_iter().map(String::into_bytes).chain(files);
+        for content in all {
+            if let Some(id) = blob_id_of(&content).filter(|id| wanted.contains(id)) {
+                found.insert(id, content);
+            }
+        }
+        Ok(found)
+    }
+
     /// What is held under each id; `None`: nothing.
     async fn actual(
         &self,

@@ -1,22 +1,28 @@
 //! Drift, and its end.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use axum::{
     Json,
+    body::Bytes,
     extract::{Path, Query, State},
+    http::StatusCode,
 };
 use picloud_shared::AppName;
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{
     AdminState,
     access::{Authorized, DriftHeal, DriftView, SourceSync},
-    answer::{Answer, ListQuery, Problem},
+    answer::{Answer, ListQuery, Problem, read},
     keys::audit,
     sources::{find, stalled},
 };
-use crate::{drift::AppDrift, reconcile::Deployer};
+use crate::{
+    drift::AppDrift,
+    reconcile::{AdoptError, Adopted, Deployer, OnBranch, Sides},
+};
 
 async fn of(state: &AdminState, app: &str) -> Answer<AppDrift> {
     let found = state.drift.app(app).await?;
@@ -50,6 +56,110 @@ pub(super) async fn list(
     Ok(Json(json!({ "items": items, "next_cursor": next })))
 }
 
+/// The change of the repository's files that would make git declare what is live.
+pub(super) async fn patch(
+    State(state): State<AdminState>,
+    _: Authorized<DriftView>,
+    Path(app): Path<String>,
+) -> Answer {
+    let (drift, sides) = sides(&state, &app).await?;
+    let deployer = of_source(&state, &drift)?;
+    let adopted = deployer.adoption(sides).await.map_err(refused)?;
+    Ok(Json(show_adopted(&drift, &adopted)))
+}
+
+/// What `adopt` takes.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AdoptBody {
+    branch: String,
+    #[serde(default)]
+    message: Option<String>,
+}
+
+/// Commits that change to a branch.
+pub(super) async fn adopt(
+    State(state): State<AdminState>,
+    caller: Authorized<DriftHeal>,
+    Path(app): Path<String>,
+    body: Bytes,
+) -> Answer<(StatusCode, Json<Value>)> {
+    let (drift, sides) = sides(&state, &app).await?;
+    let body: AdoptBody = read(&body)?;
+    let deployer = of_source(&state, &drift)?;
+    let message = body.message.filter(|message| !message.trim().is_empty());
+    let target = OnBranch {
+        branch: body.branch.clone(),
+        author: caller.grant.name.clone(),
+        message: message.unwrap_or_else(|| format!("Adopt what is live of {}\n", drift.name)),
+    };
+    let (adopted, commit) = deployer.adopt(sides, target).await.map_err(refused)?;
+    let Some(commit) = commit else {
+        if !adopted.adoption.errors.is_empty() {
+            let words =
+                adopted.adoption.errors.iter().map(|finding| {
+                    format!("{} ({}:{})", finding.message, finding.path, finding.line)
+                });
+            let words: Vec<String> = words.collect();
+            let detail = format!(
+                "a commit of what is live would be refused: {}",
+                words.join("; ")
+            );
+            return Err(Problem::new(StatusCode::CONFLICT, "not_adoptable", detail));
+        }
+        let why = if adopted.adoption.left.is_empty() {
+            "git declares what is live already"
+        } else {
+            "what differs cannot be said in files"
+        };
+        return Err(Problem::new(StatusCode::CONFLICT, "nothing_to_adopt", why));
+    };
+    let detail = json!({ "branch": body.branch, "commit": commit, "base": adopted.base });
+    audit(&state, &caller, "app.adopt", drift.name.as_str(), detail).await?;
+    let mut shown = show_adopted(&drift, &adopted);
+    shown["branch"] = json!(body.branch);
+    shown["base"] = shown["commit"].take();
+    shown["commit"] = json!(commit);
+    Ok((StatusCode::CREATED, Json(shown)))
+}
+
+async fn sides(state: &AdminState, app: &str) -> Answer<(AppDrift, Sides)> {
+    let found = state.drift.sides(app).await?;
+    found.ok_or_else(|| Problem::not_found("app"))
+}
+
+fn of_source(state: &AdminState, drift: &AppDrift) -> Answer<Arc<Deployer>> {
+    let deployer = state.sources.by_id(drift.source);
+    deployer.ok_or_else(|| Problem::unavailable("this process does not deploy the source"))
+}
+
+fn refused(error: AdoptError) -> Problem {
+    match error {
+        AdoptError::Deploy(error) => stalled(error),
+        AdoptError::Branch(_) => Problem::invalid(error.to_string()).at("branch"),
+        AdoptError::Moved(_) => Problem::new(StatusCode::CONFLICT, "conflict", error.to_string()),
+        AdoptError::NothingApplied | AdoptError::Preview | AdoptError::NotHere(_) => {
+            Problem::new(StatusCode::CONFLICT, "not_adoptable", error.to_string())
+        }
+    }
+}
+
+fn show_adopted(drift: &AppDrift, adopted: &Adopted) -> Value {
+    let files = adopted
+        .adoption
+        .files
+        .iter()
+        .map(|(path, content)| json!({ "path": path, "removed": content.is_none() }));
+    json!({
+        "app": drift.name,
+        "commit": adopted.base,
+        "patch": String::from_utf8_lossy(&adopted.patch),
+        "files": files.collect::<Vec<_>>(),
+        "left": adopted.adoption.left,
+        "errors": adopted.adoption.errors,
+    })
+}
+
 /// Undoes the drift of one app.
 pub(super) async fn heal(
     State(state): State<AdminState>,
@@ -57,9 +167,7 @@ pub(super) async fn heal(
     Path(app): Path<String>,
 ) -> Answer {
     let drift = of(&state, &app).await?;
-    let deployer = state.sources.by_id(drift.source);
-    let deployer =
-        deployer.ok_or_else(|| Problem::unavailable("this process does not deploy the source"))?;
+    let deployer = of_source(&state, &drift)?;
     let only = BTreeSet::from([drift.name.clone()]);
     let healed = carry_out(&deployer, Some(&only)).await?;
     let detail = json!({ "deployment": healed["deployment"]["id"] });

@@ -340,6 +340,31 @@ fn drift_and_schedules(api: Api) -> Api {
         )
         .gives(200, "The differences.", "Drift"),
     )
+    .get(
+        "/apps/{app}/drift/patch",
+        drift::patch,
+        op(
+            "getDriftPatch",
+            "Apps",
+            "The change of the repository's files that would make git declare what is live.",
+        )
+        .more("`patch` is what `git apply` takes, for the tree of `commit`; comments and order of app.yaml stay. It is empty where nothing differs, where what is live would be refused (`errors`), or where files can't say it (`left`).")
+        .gives(200, "The change.", "DriftPatch")
+        .can(409, "The repository cannot be used, or is not adopted into."),
+    )
+    .post(
+        "/apps/{app}/adopt",
+        drift::adopt,
+        op(
+            "adoptApp",
+            "Apps",
+            "Commits what is live to a branch of the hosted or local repository.",
+        )
+        .more("A branch that is not there is made from the last applied commit; on one that is there, a commit is put on top. The branch that is deployed is refused: merge the other one into it.")
+        .takes("Adopt")
+        .gives(201, "The commit.", "Adopted")
+        .can(409, "Nothing is to be adopted, or not here."),
+    )
     .post(
         "/apps/{app}/heal",
         drift::heal,

@@ -12,6 +12,18 @@ pub struct DriftArgs {
     /// End with 3 where something differs
     #[arg(long)]
     pub exit_code: bool,
+    /// Print the change of the files that would make git agree, for `git apply`
+    #[arg(long, conflicts_with = "adopt")]
+    pub as_patch: bool,
+    /// Commit that change to a branch of the server's repository
+    #[arg(long, requires = "branch")]
+    pub adopt: bool,
+    /// The branch: a new one, or one to put the commit on top of
+    #[arg(long, value_name = "NAME", requires = "adopt")]
+    pub branch: Option<String>,
+    /// The commit's message
+    #[arg(long, short, value_name = "TEXT", requires = "adopt")]
+    pub message: Option<String>,
     /// The server and the format.
     #[command(flatten)]
     pub remote: RemoteArgs,

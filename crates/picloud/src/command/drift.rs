@@ -12,6 +12,9 @@ use crate::{
 
 /// Shows where live differs from git, field by field.
 pub fn run(args: &DriftArgs) -> Result<Ending> {
+    if args.as_patch || args.adopt {
+        return super::adopt::run(args);
+    }
     let client = Client::connect(&args.remote.connection)?;
     let drifted = wait(async {
         match &args.app {
@@ -44,7 +47,7 @@ pub fn run(args: &DriftArgs) -> Result<Ending> {
     })
 }
 
-async fn all(client: &Client) -> Result<Vec<Value>> {
+pub(super) async fn all(client: &Client) -> Result<Vec<Value>> {
     let mut found = Vec::new();
     let mut path = "/drift?limit=200".to_owned();
     loop {

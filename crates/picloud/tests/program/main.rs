@@ -3,6 +3,7 @@
 mod access;
 mod across;
 mod admin_api;
+mod adopt;
 mod app_tests;
 mod attacks;
 mod caddy;

@@ -44,6 +44,32 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/admin/apps/{app}/adopt": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description The app's name or id.
+                 * @example guestbook
+                 */
+                app: string;
+            };
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Commits what is live to a branch of the hosted or local repository.
+         * @description A branch that is not there is made from the last applied commit; on one that is there, a commit is put on top. The branch that is deployed is refused: merge the other one into it.
+         */
+        post: operations["adoptApp"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/admin/apps/{app}/drift": {
         parameters: {
             query?: never;
@@ -59,6 +85,32 @@ export interface paths {
         };
         /** Where the app's live state differs from git, field by field. */
         get: operations["getDrift"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/admin/apps/{app}/drift/patch": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description The app's name or id.
+                 * @example guestbook
+                 */
+                app: string;
+            };
+            cookie?: never;
+        };
+        /**
+         * The change of the repository's files that would make git declare what is live.
+         * @description `patch` is what `git apply` takes, for the tree of `commit`; comments and order of app.yaml stay. It is empty where nothing differs, where what is live would be refused (`errors`), or where files can't say it (`left`).
+         */
+        get: operations["getDriftPatch"];
         put?: never;
         post?: never;
         delete?: never;
@@ -1206,6 +1258,55 @@ export interface components {
             source?: string;
         };
         /**
+         * @description Where to commit what is live.
+         * @example {
+         *       "branch": "adopt-guestbook",
+         *       "message": "The report comes at three"
+         *     }
+         */
+        Adopt: {
+            /** @description Without `refs/heads/`; not the one that is deployed. */
+            branch: string;
+            /** @description The commit's; one that names the app, where it is left out. */
+            message?: string;
+        };
+        /**
+         * @description What was committed.
+         * @example {
+         *       "app": "guestbook",
+         *       "branch": "adopt-guestbook",
+         *       "commit": "1b9a8f7e6d5c4b8c54261f0e7d4c0b9f6a3e2d1c",
+         *       "base": "8c54261f0e7d4c0b9f6a3e2d1c0b9a8f7e6d5c4b",
+         *       "patch": "diff --git a/apps/guestbook/app.yaml b/apps/guestbook/app.yaml\n--- a/apps/guestbook/app.yaml\n+++ b/apps/guestbook/app.yaml\n@@ -7 +7 @@\n-    schedule: \"30 2 * * *\"\n+    schedule: \"0 3 * * *\"\n",
+         *       "files": [
+         *         {
+         *           "path": "apps/guestbook/app.yaml",
+         *           "removed": false
+         *         }
+         *       ],
+         *       "left": [],
+         *       "errors": []
+         *     }
+         */
+        Adopted: {
+            app: string;
+            /** @description The commit's parent. */
+            base: string;
+            branch: string;
+            commit: string;
+            /** @description What is wrong with what is live: a commit of it would be refused. */
+            errors: components["schemas"]["Diagnostic"][];
+            /** @description The files that change, by path. */
+            files: {
+                path: string;
+                removed: boolean;
+            }[];
+            /** @description What differs still afterwards: files can't say it. */
+            left: components["schemas"]["DriftItem"][];
+            /** @description A unified diff, as `git apply` takes it. */
+            patch: string;
+        };
+        /**
          * @description An app that is live.
          * @example {
          *       "id": "01980f3e-5b1c-7cc2-9f7e-3f1f0a5d2c11",
@@ -1800,6 +1901,38 @@ export interface components {
             /** @enum {string} */
             kind: "app" | "domain" | "route" | "trigger" | "script" | "static" | "permission" | "limit" | "env" | "secret" | "check";
             name: string;
+        };
+        /**
+         * @description The change of the files that would make git declare what is live.
+         * @example {
+         *       "app": "guestbook",
+         *       "commit": "8c54261f0e7d4c0b9f6a3e2d1c0b9a8f7e6d5c4b",
+         *       "patch": "diff --git a/apps/guestbook/app.yaml b/apps/guestbook/app.yaml\n--- a/apps/guestbook/app.yaml\n+++ b/apps/guestbook/app.yaml\n@@ -7 +7 @@\n-    schedule: \"30 2 * * *\"\n+    schedule: \"0 3 * * *\"\n",
+         *       "files": [
+         *         {
+         *           "path": "apps/guestbook/app.yaml",
+         *           "removed": false
+         *         }
+         *       ],
+         *       "left": [],
+         *       "errors": []
+         *     }
+         */
+        DriftPatch: {
+            app: string;
+            /** @description The commit whose tree the patch is for. */
+            commit: string;
+            /** @description What is wrong with what is live: a commit of it would be refused. */
+            errors: components["schemas"]["Diagnostic"][];
+            /** @description The files that change, by path. */
+            files: {
+                path: string;
+                removed: boolean;
+            }[];
+            /** @description What differs still afterwards: files can't say it. */
+            left: components["schemas"]["DriftItem"][];
+            /** @description A unified diff, as `git apply` takes it. */
+            patch: string;
         };
         /**
          * @description A name that scripts read. Secrets have no value here.
@@ -3066,6 +3199,126 @@ export interface operations {
             };
         };
     };
+    adoptApp: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description The app's name or id.
+                 * @example guestbook
+                 */
+                app: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["Adopt"];
+            };
+        };
+        responses: {
+            /** @description The commit. */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Adopted"];
+                };
+            };
+            /** @description The body is no JSON. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No key, or one that is not known, revoked or ended. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The key may not do this, or a write by session lacks its token. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description There is no such thing. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Nothing is to be adopted, or not here. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large. */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is of a type that is not read here. */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description What was sent says something that cannot be. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Something went wrong; the server's log says what. */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The database is away; try again in a moment. */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     getDrift: {
         parameters: {
             query?: never;
@@ -3110,6 +3363,86 @@ export interface operations {
             };
             /** @description There is no such thing. */
             404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Something went wrong; the server's log says what. */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The database is away; try again in a moment. */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    getDriftPatch: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description The app's name or id.
+                 * @example guestbook
+                 */
+                app: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The change. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["DriftPatch"];
+                };
+            };
+            /** @description No key, or one that is not known, revoked or ended. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The key may not do this, or a write by session lacks its token. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description There is no such thing. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The repository cannot be used, or is not adopted into. */
+            409: {
                 headers: {
                     [name: string]: unknown;
                 };
