@@ -24,6 +24,7 @@ mod sdk_contract;
 mod sdk_upstream;
 mod secrets;
 mod support;
+mod together;
 mod webhooks;
 
 use picloud_test_support::TestRepository;
