@@ -1,6 +1,7 @@
 //! What can be said of a script without running it.
 
 mod language;
+mod lost_value;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -56,6 +57,9 @@ impl ScriptChecker for RhaiChecker {
         ast.walk(&mut |path: &[ASTNode<'_>]| {
             if let Some(ASTNode::Stmt(Stmt::Import(import, _))) = path.last() {
                 look.import(import, &mut report);
+            }
+            if let Some(ASTNode::Stmt(statement)) = path.last() {
+                report.problems.extend(lost_value::of_catch(statement));
             }
             true
         });

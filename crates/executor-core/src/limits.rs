@@ -5,6 +5,13 @@
 
 use std::{
     cell::{Cell, RefCell},
+    sync::{
+        Arc,
+        atomic::{
+            AtomicBool,
+            Ordering::{Acquire, Release},
+        },
+    },
     time::{Duration, Instant},
 };
 
@@ -27,6 +34,8 @@ use crate::{
 const STRIDE: u64 = 1 << 10;
 /// Operations after which the thread's other work is handed to another thread: about 200 µs.
 const HAND_OFF_AFTER: u64 = 2 * STRIDE;
+/// How long the other thread may take to come for it: on a busy machine it has to wait for its turn.
+const TAKEN_OVER: Duration = Duration::from_millis(20);
 /// Calls of services after which a run counts as long: each may have waited.
 const MANY_CALLS: u32 = 16;
 /// Bytes that are allocated between two looks: an operation on large values takes long.
@@ -48,8 +57,8 @@ pub(crate) struct RunState {
     pub(crate) logs: Vec<LogLine>,
     pub(crate) log_bytes: usize,
     pub(crate) dropped_logs: u64,
-    pub(crate) clock: std::sync::Arc<dyn picloud_shared::Clock>,
-    pub(crate) compiled: std::sync::Arc<CompiledScripts>,
+    pub(crate) clock: Arc<dyn picloud_shared::Clock>,
+    pub(crate) compiled: Arc<CompiledScripts>,
     /// The secrets that the script got to know.
     pub(crate) secrets: Redactor,
     /// Operations, once the run has ended.
@@ -82,13 +91,13 @@ impl RunState {
     pub(crate) fn new(
         invocation: &Invocation,
         services: Services,
-        clock: std::sync::Arc<dyn picloud_shared::Clock>,
-        compiled: std::sync::Arc<CompiledScripts>,
+        clock: Arc<dyn picloud_shared::Clock>,
+        compiled: Arc<CompiledScripts>,
         max_memory: u64,
     ) -> Self {
         Self {
             cx: SdkCallCx {
-                app: std::sync::Arc::clone(&invocation.app),
+                app: Arc::clone(&invocation.app),
                 script: invocation.script.path.clone(),
                 run: invocation.run,
                 principal: invocation.principal.clone(),
@@ -180,7 +189,6 @@ impl RunState {
         let watched = held.saturating_add(GROWTH).min(self.max_memory);
         self.memory.watch(watched, MAX_NODES);
         if is_long && !self.handed_off {
-            self.handed_off = true;
             return Look::HandOff;
         }
         Look::GoOn
@@ -291,22 +299,47 @@ fn is_stopped(operations: u64) -> bool {
         None | Some(Look::GoOn) => false,
         Some(Look::Stop) => true,
         Some(Look::HandOff) => {
-            hand_off();
+            let done = hand_off();
+            with(|state| state.handed_off = done);
             false
         }
     }
 }
 
-/// Lets another thread take over what this one has to do besides. A worker of the runtime gives
-/// its queue away while it blocks; so short scripts never leave the thread that has their request,
-/// and long ones hold nobody up.
-pub(crate) fn hand_off() {
-    let flavor = Handle::try_current().map(|handle| handle.runtime_flavor());
-    if matches!(flavor, Ok(RuntimeFlavor::MultiThread)) {
-        // Blocks just long enough for the other thread to take the queue; then it is gone, and
-        // this thread leaves the runtime when the run ends.
-        tokio::task::block_in_place(|| std::thread::sleep(Duration::from_micros(50)));
-    }
+/// Lets another thread take over what this one has to do besides; gives whether one has. A worker
+/// of the runtime gives its queue away while it blocks, and takes it back at the end if nobody came
+/// for it: so short scripts never leave the thread that has their request, and long ones hold
+/// nobody up.
+fn hand_off() -> bool {
+    let Some(handle) = Handle::try_current()
+        .ok()
+        .filter(|handle| handle.runtime_flavor() == RuntimeFlavor::MultiThread)
+    else {
+        return true;
+    };
+    // What other threads allocated and is freed here makes no room for the run, nor the reverse.
+    picloud_counting_alloc::fenced(|| {
+        let taken = Arc::new(AtomicBool::new(false));
+        // The last of what this thread has to do: whoever comes to it has all the rest, too.
+        handle.spawn({
+            let (taken, waiting) = (Arc::clone(&taken), std::thread::current());
+            async move {
+                taken.store(true, Release);
+                waiting.unpark();
+            }
+        });
+        tokio::task::block_in_place(|| {
+            let until = Instant::now() + TAKEN_OVER;
+            while !taken.load(Acquire) {
+                let left = until.saturating_duration_since(Instant::now());
+                if left.is_zero() {
+                    break;
+                }
+                std::thread::park_timeout(left);
+            }
+        });
+        taken.load(Acquire)
+    })
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ mod frame;
 mod message;
 mod pool;
 mod port;
+mod queue;
 mod spawn;
 mod worker;
 

@@ -1,8 +1,12 @@
 //! The processes that there are, and which run gets which.
 
-use std::{path::PathBuf, sync::Arc, time::Instant};
+use std::{
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Mutex;
 use picloud_shared::{
     AppSnapshot, Executor, Invocation, Outcome,
     executor::ExecuteFuture,
@@ -13,12 +17,17 @@ use tokio::runtime::{Handle, RuntimeFlavor};
 
 use crate::{
     crashes::Crashes,
+    queue::{Pool, Turn},
     spawn::Spawner,
     worker::{Heard, Lost, Worker, lost_error},
 };
 
 /// What a process's runs may hold, unless an app may have more.
 const USUAL_MEMORY: u64 = 64 << 20;
+/// How often a run that waits for a process looks whether it may have one of its own.
+const PATIENCE: Duration = Duration::from_millis(10);
+/// How long a process waits for a run before it is ended, unless it is one of the spare ones.
+const IDLE: Duration = Duration::from_secs(30);
 
 /// How processes are made.
 #[derive(Debug, Clone)]
@@ -29,6 +38,9 @@ pub struct ProcessOptions {
     pub arguments: Vec<String>,
     /// Processes at the same time.
     pub most: usize,
+    /// Runs at the same time while they are short: more would only take the processors from one
+    /// another. The others wait for their turn; a run that has gone on for long does not count.
+    pub at_once: usize,
     /// Processes that wait for the next run.
     pub spare: usize,
 }
@@ -42,14 +54,6 @@ struct Supervisor {
     options: ProcessOptions,
     crashes: Crashes,
     pool: Mutex<Pool>,
-    freed: Condvar,
-}
-
-#[derive(Default)]
-struct Pool {
-    idle: Vec<Worker>,
-    /// All that there are, those that are being made included.
-    count: usize,
 }
 
 impl ProcessExecutor {
@@ -59,10 +63,9 @@ impl ProcessExecutor {
         let supervisor = Arc::new(Supervisor {
             services,
             spawner,
+            pool: Mutex::new(Pool::new(options.most, options.at_once)),
             options,
             crashes: Crashes::default(),
-            pool: Mutex::default(),
-            freed: Condvar::new(),
         });
         supervisor.replenish();
         Ok(Self(supervisor))
@@ -72,23 +75,17 @@ impl ProcessExecutor {
 impl Supervisor {
     /// Sees to it that the next run finds a process that waits for it.
     fn replenish(self: &Arc<Self>) {
-        let missing = {
-            let mut pool = self.pool.lock();
-            let spare = self.options.spare.saturating_sub(pool.idle.len());
-            let missing = spare.min(self.options.most.saturating_sub(pool.count));
-            pool.count += missing;
-            missing
-        };
+        let missing = self.pool.lock().reserve_spare(self.options.spare);
         for _ in 0..missing {
             let executor = Arc::clone(self);
             let made = std::thread::Builder::new()
                 .name("picloud-greeter".to_owned())
                 .spawn(move || match executor.make(USUAL_MEMORY) {
-                    Some(worker) => executor.put_back(worker),
-                    None => executor.forget(),
+                    Some(worker) => executor.put_back(worker, None),
+                    None => executor.pool.lock().gone(None),
                 });
             if made.is_err() {
-                self.forget();
+                self.pool.lock().gone(None);
             }
         }
     }
@@ -114,65 +111,129 @@ impl Supervisor {
         }
     }
 
-    fn put_back(&self, worker: Worker) {
-        let mut pool = self.pool.lock();
-        let enough = pool.idle.len() >= self.options.spare.max(1) * 4;
-        if worker.is_worn() || enough {
-            pool.count -= 1;
-            drop(pool);
+    /// A process that has done its run, or is new.
+    fn put_back(self: &Arc<Self>, worker: Worker, turn: Option<u64>) {
+        if worker.is_worn() {
+            self.pool.lock().gone(turn);
             self.spawner.bury(worker.child);
-        } else {
-            pool.idle.push(worker);
-            drop(pool);
+            self.replenish();
+            return;
         }
-        self.freed.notify_one();
-    }
-
-    /// One is no more.
-    fn forget(&self) {
-        self.pool.lock().count -= 1;
-        self.freed.notify_one();
-    }
-
-    /// A process for a run: one that knows the app, where there is one.
-    fn take(&self, app: &AppSnapshot, memory: u64, deadline: Instant) -> Result<Worker, RunError> {
         let mut pool = self.pool.lock();
-        loop {
-            let fits = |worker: &Worker| worker.memory >= memory;
-            let found = pool
-                .idle
-                .iter()
-                .rposition(|worker| fits(worker) && worker.knows(app))
-                .or_else(|| pool.idle.iter().rposition(fits));
-            if let Some(found) = found {
-                return Ok(pool.idle.swap_remove(found));
-            }
-            if pool.count >= self.options.most
-                && let Some(other) = pool.idle.pop()
-            {
-                // Room for one that may hold more.
-                self.spawner.bury(other.child);
-                pool.count -= 1;
-            }
-            if pool.count < self.options.most {
-                pool.count += 1;
+        let misfit = pool.put_back(worker, turn);
+        let crowded =
+            pool.idle() > self.options.spare && !std::mem::replace(&mut pool.trimmed, true);
+        drop(pool);
+        if let Some(worker) = misfit {
+            self.spawner.bury(worker.child);
+        }
+        if crowded {
+            self.trim_later();
+        }
+    }
+
+    /// Ends the processes that are not needed any more, until only the spare ones are left.
+    fn trim_later(self: &Arc<Self>) {
+        let executor = Arc::downgrade(self);
+        let trimmer = move || {
+            loop {
+                std::thread::sleep(IDLE / 2);
+                let Some(executor) = executor.upgrade() else {
+                    return;
+                };
+                let mut pool = executor.pool.lock();
+                let unneeded = pool.take_unneeded(executor.options.spare, IDLE, Instant::now());
+                let is_done = pool.idle() <= executor.options.spare;
+                pool.trimmed = !is_done;
                 drop(pool);
-                if let Some(worker) = self.make(memory.max(USUAL_MEMORY)) {
-                    return Ok(worker);
+                for worker in unneeded {
+                    executor.spawner.bury(worker.child);
                 }
-                self.forget();
-                return Err(error(
-                    RunErrorKind::Overloaded,
-                    "no process for scripts can be started",
-                ));
+                if is_done {
+                    return;
+                }
             }
-            if self.freed.wait_until(&mut pool, deadline).timed_out() {
-                return Err(error(
-                    RunErrorKind::Overloaded,
-                    "no process for scripts became free in time",
-                ));
+        };
+        let started = std::thread::Builder::new()
+            .name("picloud-trimmer".to_owned())
+            .spawn(trimmer);
+        if started.is_err() {
+            self.pool.lock().trimmed = false;
+        }
+    }
+
+    /// A process for a run, which is the pool's `turn` until it is given back.
+    fn take(&self, invocation: &Invocation) -> Result<(Worker, u64), RunError> {
+        let (app, memory): (&AppSnapshot, u64) = (&invocation.app, invocation.limits.memory);
+        let mut pool = self.pool.lock();
+        let turn = pool.next_turn();
+        if let Some(worker) = pool.take_idle(app, memory, turn) {
+            return Ok((worker, turn));
+        }
+        let (may_make, other) = pool.reserve(turn, Instant::now());
+        let queued = (!may_make).then(|| pool.wait(turn, memory));
+        drop(pool);
+        if let Some(other) = other {
+            self.spawner.bury(other.child);
+        }
+        let Some(given) = queued else {
+            return self.make_for(turn, memory);
+        };
+        loop {
+            let now = Instant::now();
+            let left = invocation.deadline.saturating_duration_since(now);
+            let received = given.recv_timeout(PATIENCE.min(left)).ok();
+            let received = received.or_else(|| {
+                let mut pool = self.pool.lock();
+                // What came between the two looks counts.
+                let late = given.try_recv().ok();
+                if late.is_some() {
+                    return late;
+                }
+                let is_over =
+                    Instant::now() >= invocation.deadline || invocation.cancel.is_raised();
+                if is_over {
+                    pool.leave(turn);
+                    return None;
+                }
+                let (may_make, other) = pool.reserve(turn, Instant::now());
+                if may_make {
+                    pool.leave(turn);
+                }
+                drop(pool);
+                if let Some(other) = other {
+                    self.spawner.bury(other.child);
+                }
+                may_make.then_some(Turn::Make)
+            });
+            match received {
+                Some(Turn::Take(worker)) => return Ok((*worker, turn)),
+                Some(Turn::Make) => return self.make_for(turn, memory),
+                None if invocation.cancel.is_raised() => {
+                    return Err(lost_error(&Lost::Cancelled, invocation));
+                }
+                None if Instant::now() >= invocation.deadline => {
+                    return Err(error(
+                        RunErrorKind::Overloaded,
+                        "no process for scripts became free in time",
+                    ));
+                }
+                None => {}
             }
         }
+    }
+
+    /// Makes the process for which there is room already.
+    fn make_for(&self, turn: u64, memory: u64) -> Result<(Worker, u64), RunError> {
+        if let Some(worker) = self.make(memory.max(USUAL_MEMORY)) {
+            self.pool.lock().begun(turn, Instant::now());
+            return Ok((worker, turn));
+        }
+        self.pool.lock().gone(Some(turn));
+        Err(error(
+            RunErrorKind::Overloaded,
+            "no process for scripts can be started",
+        ))
     }
 
     fn run(self: &Arc<Self>, invocation: &Invocation) -> Outcome {
@@ -183,16 +244,14 @@ impl Supervisor {
                 "the script took its process with it several times, and is held back for a while",
             ));
         }
-        let memory = invocation.limits.memory;
-        let worker = self.take(&invocation.app, memory, invocation.deadline);
-        let mut worker = match worker {
-            Ok(worker) => worker,
+        let (mut worker, turn) = match self.take(invocation) {
+            Ok(taken) => taken,
             Err(error) => return Outcome::refused(error),
         };
         let mut heard = Heard::default();
         match worker.run(invocation, &self.services, &mut heard) {
             Ok(outcome) => {
-                self.put_back(worker);
+                self.put_back(worker, Some(turn));
                 heard.into_outcome(outcome)
             }
             Err(lost) => {
@@ -201,7 +260,7 @@ impl Supervisor {
                     tracing::error!(app = %invocation.app.spec.name, script = %invocation.script.path, run = %invocation.run, reason, "a script took its process with it");
                 }
                 self.spawner.bury(worker.child);
-                self.forget();
+                self.pool.lock().gone(Some(turn));
                 self.replenish();
                 heard.into_outcome(Outcome::refused(lost_error(&lost, invocation)))
             }

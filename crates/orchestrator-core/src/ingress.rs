@@ -27,7 +27,7 @@ use tower::Service;
 
 use crate::{
     holder::{ServedApp, SnapshotHolder},
-    metrics::{self, Counters, Gauges},
+    metrics::{self, Counters, Gauges, OutgoingCounts},
     problem::{self, Whole, problem},
     recorder::Recorder,
     routes::{self, Match},
@@ -67,6 +67,8 @@ pub struct IngressOptions {
     pub max_runs: u32,
     /// Opens secrets that sign requests.
     pub secrets: SecretLookup,
+    /// Counts the outgoing requests of scripts.
+    pub outgoing: OutgoingCounts,
     /// Whether this node serves apps, and not the platform's own paths alone.
     pub serves_apps: bool,
     /// What is told at the endpoints under `picloud dev`, and only there.

@@ -26,7 +26,7 @@ pub use follow::follow;
 pub use holder::{Served, SnapshotHolder};
 pub use ingress::{Ingress, IngressOptions, SecretLookup};
 pub use live_logs::{LogTap, SecretsOf, Tapped};
-pub use metrics::Gauges;
+pub use metrics::{Gauges, OutgoingCounts};
 pub use problem::problem;
 pub use recorder::{Pending, Recorder, RecorderOptions};
 pub use serve::serve;

@@ -2,7 +2,10 @@
 
 use std::{
     fmt::Write,
-    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
 };
 
 use http::{HeaderValue, Response, StatusCode, header};
@@ -72,6 +75,9 @@ impl Counters {
         }
     }
 }
+
+/// Tells what became of the outgoing requests of scripts, by category.
+pub type OutgoingCounts = Arc<dyn Fn() -> Vec<(&'static str, u64)> + Send + Sync>;
 
 /// What is known outside of the data plane.
 #[derive(Debug, Clone, Copy)]
@@ -184,6 +190,14 @@ fn text(ingress: &Ingress, gauges: &Gauges) -> String {
         );
     }
     ingress.counters.write(&mut out);
+    let name = "picloud_script_http_requests_total";
+    let _ = writeln!(
+        out,
+        "# HELP {name} Requests that scripts sent, by what became of them.\n# TYPE {name} counter"
+    );
+    for (outcome, count) in (ingress.options.outgoing)() {
+        let _ = writeln!(out, "{name}{{outcome=\"{outcome}\"}} {count}");
+    }
     runs(&mut out, ingress);
     out
 }

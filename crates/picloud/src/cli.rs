@@ -230,6 +230,9 @@ pub struct ServerArgs {
     /// How the log is written [default: human]
     #[arg(long, env = "PICLOUD_LOG_FORMAT", value_name = "FORMAT")]
     pub log_format: Option<LogFormat>,
+    /// The keys that open secrets, the same on all nodes of a cluster [default: made in the data directory]
+    #[arg(long, env = "PICLOUD_SECRETS_KEY_FILE", value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub secrets_key_file: Option<PathBuf>,
     /// Where scripts run: in this process, or in confined processes of their own
     #[arg(long, env = "PICLOUD_EXECUTOR", value_name = "MODE")]
     pub executor: Option<ExecutorMode>,

@@ -35,6 +35,8 @@ pub struct ServerConfig {
     pub log_format: LogFormat,
     /// Whether scripts may reach private addresses.
     pub http_allow_private: bool,
+    /// The keys that open secrets; `None`: those of the data directory.
+    pub secrets_key_file: Option<PathBuf>,
     /// Where scripts run; `None`: as the command has it.
     pub executor: Option<ExecutorMode>,
     /// Bytes of a webhook's delivery.
@@ -99,6 +101,7 @@ struct ConfigFile {
     trusted_proxies: Option<Vec<IpAddr>>,
     log_format: Option<LogFormat>,
     http_allow_private: Option<bool>,
+    secrets_key_file: Option<PathBuf>,
     executor: Option<ExecutorMode>,
     webhook_max_body: Option<String>,
     #[serde(default)]
@@ -167,6 +170,7 @@ impl ServerConfig {
                 .or(file.trusted_proxies)
                 .unwrap_or_default(),
             log_format: args.log_format.or(file.log_format).unwrap_or_default(),
+            secrets_key_file: args.secrets_key_file.clone().or(file.secrets_key_file),
             executor: args.executor.or(file.executor),
             http_allow_private: allow_private().or(file.http_allow_private).unwrap_or(false),
             webhook_max_body,

@@ -77,6 +77,8 @@ pub struct Server {
     node: NodeId,
     stop: watch::Sender<bool>,
     running: Vec<JoinHandle<()>>,
+    /// Writes the records of runs, until those that were open when the server stopped have ended.
+    recording: Option<(watch::Sender<bool>, JoinHandle<()>)>,
     following: Vec<JoinHandle<()>>,
     store: Store,
     running_file: PathBuf,
@@ -158,6 +160,7 @@ impl Server {
             node: node_id(data, node.clock.as_ref())?,
             stop,
             running: vec![tokio::spawn(serving)],
+            recording: None,
             following: Vec::new(),
             store: node.store.clone(),
             running_file: data.path().join(RUNNING_FILE),
@@ -226,13 +229,10 @@ impl Server {
                 seen_at: node.started_at,
             },
         )));
-        self.running
-            .push(tokio::spawn(Arc::clone(&node.recorder).run(
-                pending,
-                store(),
-                Arc::clone(&node.holder),
-                node.stopped.clone(),
-            )));
+        let (done, all_done) = watch::channel(false);
+        let recording =
+            Arc::clone(&node.recorder).run(pending, store(), Arc::clone(&node.holder), all_done);
+        self.recording = Some((done, tokio::spawn(recording)));
     }
 
     /// What is live in the database.
@@ -267,9 +267,11 @@ impl Server {
         }
         self.stop.send_replace(true);
         for task in self.running {
-            if let Err(error) = task.await {
-                tracing::warn!(%error, "a part of the server did not end well");
-            }
+            report(task.await);
+        }
+        if let Some((done, recording)) = self.recording {
+            done.send_replace(true);
+            report(recording.await);
         }
         if let Err(error) = self.store.forget_node(self.node).await {
             tracing::debug!(%error, "the database is not told that this node ends");
@@ -278,6 +280,12 @@ impl Server {
         if let Err(error) = std::fs::remove_file(&self.running_file) {
             tracing::debug!(%error, "server.json could not be removed");
         }
+    }
+}
+
+fn report(ended: Result<(), tokio::task::JoinError>) {
+    if let Err(error) = ended {
+        tracing::warn!(%error, "a part of the server did not end well");
     }
 }
 
@@ -297,6 +305,7 @@ fn executor(
         program: PathBuf::from("/proc/self/exe"),
         arguments: vec![crate::command::executor_child::WORD.to_owned()],
         most: MAX_PROCESSES,
+        at_once: 4 * std::thread::available_parallelism().map_or(2, usize::from),
         spare: SPARE_PROCESSES,
     };
     let executor = ProcessExecutor::new(services, options)
@@ -304,15 +313,22 @@ fn executor(
     Ok(Arc::new(executor))
 }
 
-/// The keys that open secrets; made at the first start.
-pub fn secret_keys(data: &DataDir) -> Result<SecretKeys> {
-    let path = data.path().join("secrets-key");
-    if !path.exists() {
-        write_private(&path, SecretKeys::generate().as_bytes())?;
-    }
-    let text = std::fs::read_to_string(&path)
-        .with_context(|| format!("cannot read {}", path.display()))?;
-    SecretKeys::parse(&text).with_context(|| format!("{} is damaged", path.display()))
+/// The keys that open secrets: those of the file that is named, else those of the data directory,
+/// made at the first start.
+fn secret_keys(config: &ServerConfig, data: &DataDir) -> Result<SecretKeys> {
+    let own = data.path().join("secrets-key");
+    let path = match &config.secrets_key_file {
+        Some(named) => named,
+        None if own.exists() => &own,
+        None => {
+            write_private(&own, SecretKeys::generate().as_bytes())?;
+            &own
+        }
+    };
+    let text = std::fs::read_to_string(path).map(zeroize::Zeroizing::new);
+    let text = text.with_context(|| format!("cannot read {}", path.display()))?;
+    SecretKeys::parse(&text)
+        .with_context(|| format!("{} holds no keys for secrets", path.display()))
 }
 
 /// Where hooks reach the server: a socket's path must fit into 107 bytes.

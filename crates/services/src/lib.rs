@@ -1,7 +1,6 @@
 //! What `Services` bundles: the implementations behind the ports through which scripts reach the
 //! world. Knows the vocabulary and the store, and neither the engine nor the data plane.
 
-pub mod address_guard;
 mod docs;
 mod events;
 pub mod http;
@@ -14,37 +13,37 @@ use std::sync::Arc;
 use picloud_shared::{Clock, sdk::Services};
 use picloud_store::Store;
 
-pub use address_guard::AddressGuard;
 pub use docs::DocsServiceImpl;
 pub use events::InvokeServiceImpl;
-pub use http::{HttpServiceImpl, SystemLookup};
+pub use http::{HttpOutcomes, HttpServiceImpl, SystemLookup};
 pub use kv::{KvServiceImpl, sweep_expired};
+pub use picloud_shared::AddressGuard;
 pub use secrets::{SecretKeys, SecretsServiceImpl};
 
-/// All services. Called from within a runtime, whose threads do the waiting.
+/// All services, and the counts of outgoing requests. Called from within a runtime, whose threads
+/// do the waiting.
 pub fn services(
     store: &Store,
     clock: &Arc<dyn Clock>,
     secrets: &Arc<SecretsServiceImpl>,
     guard: AddressGuard,
     version: &'static str,
-) -> Services {
-    Services {
+) -> (Services, Arc<HttpOutcomes>) {
+    let http = HttpServiceImpl::new(guard, Arc::new(SystemLookup), version);
+    let outcomes = http.outcomes();
+    let services = Services {
         kv: Arc::new(KvServiceImpl::new(store.clone(), Arc::clone(clock))),
         docs: Some(Arc::new(DocsServiceImpl::new(
             store.clone(),
             Arc::clone(clock),
         ))),
         secrets: Some(Arc::clone(secrets) as _),
-        http: Some(Arc::new(HttpServiceImpl::new(
-            guard,
-            Arc::new(SystemLookup),
-            version,
-        ))),
+        http: Some(Arc::new(http)),
         invoke: Some(Arc::new(InvokeServiceImpl::new(
             store.clone(),
             Arc::clone(clock),
         ))),
         live_logs: None,
-    }
+    };
+    (services, outcomes)
 }

@@ -13,6 +13,7 @@ use picloud_shared::{
     script::SecretChecker,
     sdk::{SdkCallCx, SdkError, SdkErrorCode, SdkResult, SecretValue, SecretsService},
 };
+use zeroize::Zeroizing;
 
 /// Bytes of a secret's value.
 const MAX_VALUE: u64 = 64 << 10;
@@ -70,7 +71,8 @@ impl SecretKeys {
         let decryptor = Decryptor::new(reader).map_err(|error| failed(&error))?;
         let keys = self.0.iter().map(|key| key as &dyn Identity);
         let opened = decryptor.decrypt(keys).map_err(|error| failed(&error))?;
-        let mut text = String::new();
+        // As large as it can get: a text that grows leaves copies behind.
+        let mut text = Zeroizing::new(String::with_capacity(armored.len()));
         opened
             .take(MAX_VALUE + 1)
             .read_to_string(&mut text)
@@ -80,7 +82,7 @@ impl SecretKeys {
                 "the value has more than {MAX_VALUE} bytes"
             )));
         }
-        Ok(SecretValue(text.into()))
+        Ok(SecretValue(std::mem::take(&mut *text).into()))
     }
 }
 

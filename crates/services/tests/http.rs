@@ -13,7 +13,7 @@ use std::{
 
 use picloud_services::{
     AddressGuard, HttpServiceImpl,
-    http::{LookupFuture, NameLookup},
+    http::{HttpTimes, LookupFuture, NameLookup},
 };
 use picloud_shared::{
     AppId, AppSnapshot, AppSpec, Principal, RunId, SourceId,
@@ -43,7 +43,11 @@ struct Listener {
 
 impl Listener {
     fn new(answer: impl Fn(&str) -> Vec<u8> + Send + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        Self::at("127.0.0.1:0", answer)
+    }
+
+    fn at(address: &str, answer: impl Fn(&str) -> Vec<u8> + Send + 'static) -> Self {
+        let listener = TcpListener::bind(address).expect("a port");
         let address = listener.local_addr().expect("an address");
         let requests = Arc::new(Mutex::new(Vec::new()));
         let kept = Arc::clone(&requests);
@@ -289,4 +293,189 @@ fn bodies_are_cut_off_as_they_are_unpacked_and_no_header_can_be_smuggled() {
         assert_eq!(error.code, SdkErrorCode::Invalid, "{name}");
     }
     assert_eq!(listener.seen().len(), before, "nothing was sent");
+}
+
+/// A listener that says `first`, and then nothing more; or a byte each 50 ms, for ever.
+fn stalling(first: &'static [u8], drips: bool) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("an address");
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.expect("a connection");
+            std::thread::spawn(move || {
+                // What is said before it was asked is no answer.
+                let mut asked = [0; 4096];
+                let mut going_on =
+                    stream.read(&mut asked).is_ok() && stream.write_all(first).is_ok();
+                // Longer than any of the test's times.
+                for _ in 0..100 {
+                    std::thread::sleep(Duration::from_millis(50));
+                    if drips && going_on {
+                        going_on = stream.write_all(b"x").is_ok();
+                    }
+                }
+            });
+        }
+    });
+    address
+}
+
+#[test]
+fn each_stage_of_a_request_has_its_time() {
+    const HEAD: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nhalf";
+    let ms = Duration::from_millis;
+    let long = ms(20_000);
+    let times = |connect, head, idle, total| HttpTimes {
+        connect,
+        head,
+        idle,
+        total,
+    };
+    // What a handshake waits for belongs to the connection.
+    let cases = [
+        (
+            "https",
+            b"".as_slice(),
+            false,
+            times(ms(300), long, long, long),
+            "connection",
+        ),
+        (
+            "http",
+            b"".as_slice(),
+            false,
+            times(ms(100), ms(200), long, long),
+            "did not answer",
+        ),
+        (
+            "http",
+            HEAD,
+            false,
+            times(long, long, ms(300), long),
+            "stopped in the middle",
+        ),
+        (
+            "http",
+            HEAD,
+            true,
+            times(long, long, long, ms(300)),
+            "longer than its time",
+        ),
+    ];
+    for (scheme, first, drips, times, said) in cases {
+        let address = stalling(first, drips);
+        let service = service(true, Vec::new()).0.with_times(times);
+        let outcomes = service.outcomes();
+        let mut call = get(&format!("{scheme}://{address}/"));
+        call.timeout_ms = None;
+        let began = Instant::now();
+        let error = send(service, caller(None), call).expect_err(said);
+        assert_eq!(error.code, SdkErrorCode::Timeout, "{said}: {error}");
+        assert!(error.message.contains(said), "{said}: {error}");
+        assert!(began.elapsed() < Duration::from_secs(5), "{said}");
+        assert!(outcomes.all().contains(&("timeout", 1)), "{said}");
+    }
+    // The run's own time, and the call's, hold in any case.
+    let address = stalling(HEAD, true);
+    let mut cx = caller(None);
+    cx.deadline = Instant::now() + ms(200);
+    let began = Instant::now();
+    let sent = send(
+        service(true, Vec::new()).0,
+        cx,
+        get(&format!("http://{address}/")),
+    );
+    assert_eq!(sent.expect_err("late").code, SdkErrorCode::Timeout);
+    assert!(began.elapsed() < Duration::from_secs(5));
+}
+
+#[test]
+fn a_body_that_is_too_large_is_not_sent() {
+    let listener = Listener::new(|_| reply("200 OK", b""));
+    let mut call = get(&format!("http://{}/", listener.address));
+    call.method = "POST".to_owned();
+    call.body = Some((vec![0; (10 << 20) + 1].into(), "application/octet-stream"));
+    let error = send(service(true, Vec::new()).0, caller(None), call).expect_err("too large");
+    assert_eq!(error.code, SdkErrorCode::TooLarge);
+    assert_eq!(listener.seen(), Vec::<String>::new());
+}
+
+/// Where the test runs itself again, in a network of its own where this address is the loopback's.
+const OWN_NETWORK: &str = "PICLOUD_TEST_OWN_NETWORK";
+
+/// Runs the test by that name once more, in a network of its own with a public address. Gives
+/// whether that could be had: not everybody may make networks.
+fn in_a_network_of_its_own(test: &str) -> bool {
+    let set_up = "ip link set lo up && ip addr add 1.1.1.1/32 dev lo";
+    let unshare = |arguments: &[&str]| {
+        let mut command = std::process::Command::new("unshare");
+        command.args(["-rn", "sh", "-c"]).args(arguments);
+        command.output().ok()
+    };
+    if !unshare(&[set_up]).is_some_and(|output| output.status.success()) {
+        return false;
+    }
+    let program = std::env::current_exe().expect("this test");
+    let program = program.to_str().expect("a path");
+    let run = format!("{set_up} && {OWN_NETWORK}=1 exec \"$0\" --exact {test} --nocapture");
+    let output = unshare(&[&run, program]).expect("it runs");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    true
+}
+
+#[test]
+fn from_a_public_address_no_redirect_and_no_rebinding_leads_to_a_private_one() {
+    const SELF: &str = "from_a_public_address_no_redirect_and_no_rebinding_leads_to_a_private_one";
+    if std::env::var_os(OWN_NETWORK).is_none() {
+        if !in_a_network_of_its_own(SELF) {
+            eprintln!("passed over: no network can be made here");
+        }
+        return;
+    }
+    let canary = Listener::new(|_| reply("200 OK", b"reached"));
+    let port = canary.address.port();
+    let hosts = [
+        format!("127.0.0.1:{port}"),
+        format!("localhost:{port}"),
+        format!("2130706433:{port}"),
+        format!("[::ffff:127.0.0.1]:{port}"),
+        format!("[::1]:{port}"),
+        "169.254.169.254".to_owned(),
+    ];
+    for host in hosts {
+        for status in ["301 A", "302 A", "303 A", "307 A", "308 A"] {
+            let to = format!("http://{host}/");
+            let hop = Listener::at("1.1.1.1:0", move |_| {
+                reply(&format!("{status}\r\nLocation: {to}"), b"")
+            });
+            let (service, _) = service(false, vec![vec![PUBLIC], vec![LOOPBACK]]);
+            let url = format!("http://public.example:{}/", hop.address.port());
+            let sent = send(service, caller(None), get(&url));
+            let error = sent.expect_err(&host);
+            assert_eq!(error.code, SdkErrorCode::Blocked, "{host}: {error}");
+            assert_eq!(hop.seen().len(), 1, "the public one is asked");
+        }
+    }
+    // The name's next answer is another: a connection goes to what was checked for it, or nowhere.
+    let hop = Listener::at("1.1.1.1:0", |_| reply("302 Found\r\nLocation: /again", b""));
+    let answers = vec![vec![PUBLIC], vec![PUBLIC], vec![LOOPBACK]];
+    let (service, asked) = service(false, answers);
+    let url = format!("http://rebound.example:{}/", hop.address.port());
+    let error = send(service, caller(None), get(&url)).expect_err("rebound");
+    assert_eq!(error.message, "blocked: loopback (127.0.0.0/8)");
+    assert_eq!(
+        (hop.seen().len(), asked.asked.load(Ordering::SeqCst)),
+        (2, 3)
+    );
+    // What is allowed by name holds at each hop, too.
+    let hop = Listener::at("1.1.1.1:0", |_| {
+        reply("302 Found\r\nLocation: http://other.example/", b"")
+    });
+    let allowed = caller(Some(&["*.example.com"]));
+    let (service, _) = self::service(false, vec![vec![PUBLIC]]);
+    let url = format!("http://a.example.com:{}/", hop.address.port());
+    let error = send(service, allowed, get(&url)).expect_err("not allowed");
+    assert!(error.message.contains("permissions.http.allow"), "{error}");
+    assert_eq!(canary.seen(), Vec::<String>::new());
 }

@@ -4,6 +4,7 @@
 //! lies outside them. No I/O, no async runtime, no script engine: see `docs/ARCHITECTURE.md`.
 
 pub mod access;
+pub mod address_guard;
 pub mod app;
 pub mod clock;
 pub mod data;
@@ -19,6 +20,7 @@ pub mod invocation;
 pub mod limits;
 pub mod live_event;
 pub mod names;
+pub mod outgoing;
 pub mod peer;
 pub mod plan;
 pub mod redact;
@@ -29,6 +31,7 @@ pub mod sdk;
 pub mod snapshot;
 
 pub use access::{Capability, KeyGrant, Principal, Scope};
+pub use address_guard::AddressGuard;
 pub use app::AppSpec;
 pub use clock::{Clock, SystemClock};
 pub use diagnostic::{Diagnostic, Severity};

@@ -8,6 +8,7 @@ use base64::{
 };
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
+use zeroize::Zeroizing;
 
 use crate::sdk::SecretValue;
 
@@ -26,7 +27,7 @@ const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Redactor {
     /// Longest first, so that a part of a form isn't taken out of the whole.
-    forms: Vec<String>,
+    forms: Vec<Zeroizing<String>>,
 }
 
 /// As a form sends it (WHATWG URL, section 5.2).
@@ -46,7 +47,7 @@ impl Redactor {
     /// Takes note of a value, and of the forms that it takes in transport.
     pub fn learn(&mut self, secret: &SecretValue) {
         let value = secret.0.as_ref();
-        if value.is_empty() || self.forms.iter().any(|form| form == value) {
+        if value.is_empty() || self.forms.iter().any(|form| form.as_str() == value) {
             return;
         }
         let mut forms = vec![
@@ -72,7 +73,7 @@ impl Redactor {
                 }
             }
         }
-        let mut own = forms.into_iter();
+        let mut own = forms.into_iter().map(Zeroizing::new);
         self.forms.extend(own.next());
         self.forms.extend(own.filter(|form| form.len() >= MIN_FORM));
         self.forms.sort_by_key(|form| std::cmp::Reverse(form.len()));

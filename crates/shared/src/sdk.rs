@@ -6,6 +6,7 @@ use std::{collections::BTreeMap, fmt, sync::Arc, time::Instant};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use zeroize::Zeroizing;
 
 use crate::{
     access::Principal,
@@ -239,7 +240,37 @@ pub trait DocsService: Send + Sync {
 
 /// A secret's value; shown to nobody by accident.
 #[derive(Clone, PartialEq, Eq)]
-pub struct SecretValue(pub Arc<str>);
+pub struct SecretValue(pub SecretText);
+
+/// Text that is overwritten where it lay once nobody holds it any more.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SecretText(Arc<Zeroizing<String>>);
+
+impl From<String> for SecretText {
+    fn from(text: String) -> Self {
+        Self(Arc::new(Zeroizing::new(text)))
+    }
+}
+
+impl From<&str> for SecretText {
+    fn from(text: &str) -> Self {
+        text.to_owned().into()
+    }
+}
+
+impl AsRef<str> for SecretText {
+    fn as_ref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::ops::Deref for SecretText {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
 
 impl fmt::Debug for SecretValue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -195,5 +195,24 @@ pub(crate) fn body(kind: &str, bytes: &[u8]) -> Dynamic {
     {
         return value;
     }
-    std::str::from_utf8(bytes).map_or(Dynamic::UNIT, Into::into)
+    match std::str::from_utf8(bytes) {
+        Ok(text) => text.into(),
+        Err(_) if media.starts_with("text/") => legacy_text(kind, bytes).into(),
+        Err(_) => Dynamic::UNIT,
+    }
+}
+
+/// Text that is not UTF-8: Latin-1 where it says so, else with a mark for each byte that is none.
+fn legacy_text(kind: &str, bytes: &[u8]) -> String {
+    let charset = kind.split(';').find_map(|part| {
+        let (name, value) = part.split_once('=')?;
+        let is_it = name.trim().eq_ignore_ascii_case("charset");
+        is_it.then(|| value.trim().trim_matches('"').to_ascii_lowercase())
+    });
+    match charset.as_deref() {
+        Some("iso-8859-1" | "latin1" | "us-ascii" | "windows-1252") => {
+            bytes.iter().copied().map(char::from).collect()
+        }
+        _ => String::from_utf8_lossy(bytes).into_owned(),
+    }
 }

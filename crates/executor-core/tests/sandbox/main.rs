@@ -3,6 +3,7 @@
 mod attacks;
 mod fuzz;
 mod grammar;
+mod hand_off;
 
 use std::{
     collections::BTreeMap,

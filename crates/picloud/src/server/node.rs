@@ -10,7 +10,7 @@ use picloud_orchestrator_core::{
     DevNotes, Dispatcher, Ingress, IngressOptions, LogTap, Pending, Recorder, RecorderOptions,
     SecretsOf, SnapshotHolder, Tapped,
 };
-use picloud_services::{AddressGuard, SecretKeys, SecretsServiceImpl};
+use picloud_services::{AddressGuard, HttpOutcomes, SecretKeys, SecretsServiceImpl};
 use picloud_shared::{Clock, EventSink, Executor, Redactor, SystemClock, executor::FormerApps};
 use picloud_store::Store;
 use tokio::sync::{broadcast, mpsc, watch};
@@ -27,6 +27,7 @@ pub(super) struct Node {
     pub(super) holder: Arc<SnapshotHolder>,
     pub(super) keys: SecretKeys,
     secrets: Arc<SecretsServiceImpl>,
+    outgoing: Arc<HttpOutcomes>,
     pub(super) executor: Arc<dyn Executor>,
     pub(super) recorder: Arc<Recorder>,
     pub(super) notifier: Arc<Notifier>,
@@ -55,7 +56,7 @@ impl Node {
         let (events, outward) = EventHub::new(Arc::clone(&clock));
         let store = Store::connect_lazy(database_url, store_options(CONNECTIONS))
             .context("DATABASE_URL")?;
-        let keys = secret_keys(data)?;
+        let keys = secret_keys(config, data)?;
         let secrets = Arc::new(SecretsServiceImpl::new(keys.clone()));
         let guard = AddressGuard {
             allow_private: config.http_allow_private,
@@ -63,7 +64,7 @@ impl Node {
         if guard.allow_private {
             tracing::warn!("PICLOUD_HTTP_ALLOW_PRIVATE is set: scripts reach private addresses");
         }
-        let mut services =
+        let (mut services, outgoing) =
             picloud_services::services(&store, &clock, &secrets, guard, env!("CARGO_PKG_VERSION"));
         let (recorder, pending) = Recorder::new(
             RecorderOptions::default(),
@@ -83,6 +84,7 @@ impl Node {
             events,
             keys,
             secrets,
+            outgoing,
             recorder,
             stopped,
         };
@@ -128,6 +130,10 @@ impl Node {
             platform: late.router(),
             clock: Arc::clone(&self.clock),
             max_runs: MAX_RUNS,
+            outgoing: {
+                let outgoing = Arc::clone(&self.outgoing);
+                Arc::new(move || outgoing.all())
+            },
             serves_apps: config.roles.orchestrator,
             dev,
             secrets: {

@@ -31,6 +31,7 @@ triggers:
   - {name: watch, kind: kv, script: scripts/watch.rhai, collection: 'w*', retry: {attempts: 3, backoff: 10s}}
   - {name: letters, kind: dead_letter, script: scripts/letters.rhai, source_kind: kv}
 secrets: {}
+permissions: {http: {allow: [api.example, other.example]}}
 ";
 
 const TESTS: &str = r#"
@@ -101,6 +102,20 @@ fn test_the_network_is_what_the_test_says() {
     assert_eq(secrets::get("TOKEN"), "hunter2");
 }
 
+fn test_a_mock_makes_nothing_reachable_that_a_server_refuses() {
+    let codes = [];
+    for url in ["http://10.0.0.1/", "http://2130706433/", "http://u:p@api.example/", "http://api.example:22/", "http://elsewhere.test/"] {
+        http::mock(url, #{ status: 200 });
+        try { http::get(url); codes.push("reached " + url); } catch (error) { codes.push(error.code); }
+    }
+    assert_eq(codes, ["blocked", "blocked", "blocked", "blocked", "blocked"]);
+    http::mock("https://api.example/on", #{ status: 302, headers: #{ location: "https://elsewhere.test/" } });
+    let code = ();
+    try { http::get("https://api.example/on"); } catch (error) { code = error.code; }
+    assert_eq(code, "blocked");
+    assert_eq(http::sent().map(|sent| sent.url), ["https://api.example/on"]);
+}
+
 fn test_worlds_are_apart() {
     assert_eq(kv::list("seen"), []);
     assert_eq(time::now(), "2026-01-01T00:00:00.000Z");
@@ -148,7 +163,7 @@ fn tests_live_in_a_world_of_their_own() {
     let output = picloud(&["test"], repository.path());
     let told = text(&output.stdout);
     assert_eq!(output.status.code(), Some(0), "{told}");
-    assert_eq!(told.lines().last(), Some("8 passed, 0 failed"));
+    assert_eq!(told.lines().last(), Some("9 passed, 0 failed"));
 }
 
 #[test]

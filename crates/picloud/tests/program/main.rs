@@ -21,6 +21,7 @@ mod pulls;
 mod push;
 mod sdk;
 mod sdk_contract;
+mod sdk_edges;
 mod sdk_upstream;
 mod secrets;
 mod support;

@@ -263,6 +263,23 @@ fn each_function_gives_and_throws_what_the_contract_says() {
             }
         }
         assert!(!server.output().contains("hunter2"), "{mode}");
+        let metrics = server.get("/metrics").text();
+        for outcome in [
+            "answered",
+            "client_error",
+            "server_error",
+            "blocked",
+            "timeout",
+            "too_large",
+            "invalid",
+            "failed",
+        ] {
+            let line = format!("picloud_script_http_requests_total{{outcome=\"{outcome}\"}} ");
+            let count = metrics.lines().find_map(|text| text.strip_prefix(&line));
+            if count.is_none_or(|count| count == "0") {
+                wrong.push(format!("{mode}: no {outcome} is counted"));
+            }
+        }
     }
     assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
 }

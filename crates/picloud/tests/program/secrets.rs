@@ -1,6 +1,6 @@
 //! A secret's value is nowhere: not in a log, a record, an error, a plan, a file of the server.
 
-use std::{path::Path, process::Command};
+use std::{io::Read, net::TcpStream, path::Path, process::Command};
 
 use picloud_services::{SecretKeys, secrets::seal};
 use picloud_test_support::TestRepository;
@@ -24,6 +24,18 @@ fn holding(folder: &Path, texts: &[&str]) -> String {
     }
     let found = grep.arg(folder).output().expect("grep runs");
     String::from_utf8_lossy(&found.stdout).into_owned()
+}
+
+/// What a stream of events tells until a text was in it so many times.
+fn heard(mut stream: TcpStream, text: &str, times: usize) -> String {
+    let mut all = Vec::new();
+    let mut part = [0; 4096];
+    while String::from_utf8_lossy(&all).matches(text).count() < times {
+        let read = stream.read(&mut part).expect("more of it");
+        assert!(read > 0, "the stream goes on");
+        all.extend_from_slice(&part[..read]);
+    }
+    String::from_utf8_lossy(&all).into_owned()
 }
 
 #[test]
@@ -70,6 +82,7 @@ fn a_canary_is_nowhere_and_an_old_key_still_opens_what_was_sealed_to_it() {
             "{error}"
         );
         let mut shown = deployments.to_string();
+        let live = server.open("GET", "/api/v1/admin/events", &[&server.bearer()]);
         for path in ["text", "map"] {
             let answer = server.get(&format!("/apps/a/{path}"));
             assert_eq!(answer.status, 500, "{answer:?}");
@@ -83,7 +96,24 @@ fn a_canary_is_nowhere_and_an_old_key_still_opens_what_was_sealed_to_it() {
             assert_eq!(record["logs"].as_array().map(Vec::len), Some(6), "{record}");
             shown.push_str(&record.to_string());
         }
+        shown.push_str(&heard(live, "\"failed\"", 2));
+        for arguments in [
+            ["plan", "--format", "human"],
+            ["plan", "--format", "json"],
+            ["plan", "--format", "markdown"],
+            ["runs", "--format", "json"],
+            ["logs", "--app", "a"],
+            ["history", "--format", "json"],
+            ["drift", "--format", "json"],
+        ] {
+            let (_, out, err) = server.program(repository.path(), &arguments);
+            shown.push_str(&(out + err.as_str()));
+        }
+        let (code, _, err) = server.program(server.folder(), &["backup", "all.backup"]);
+        assert_eq!(code, 0, "{err}");
         for path in [
+            "/stats",
+            "/audit",
             "/runs",
             "/apps/a",
             "/apps/a/drift",

@@ -199,6 +199,19 @@ impl Server {
         Self::on(data, repository, None)
     }
 
+    /// Starts one that serves a folder's files as they are saved.
+    pub(crate) fn start_dev(folder: &Path) -> Self {
+        let data = reachable_folder();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_picloud"));
+        command
+            .args(["dev", "--listen", "127.0.0.1:0", "--data-dir"])
+            .arg(data.path().join("data"))
+            .arg(folder)
+            .env_remove("DATABASE_URL")
+            .stdin(Stdio::null());
+        Self::run(data, command)
+    }
+
     /// Starts one with a configuration file.
     pub(crate) fn start_with_config(repository: &Path, config: &str) -> Self {
         let data = reachable_folder();

@@ -2,8 +2,10 @@
 
 use bytes::Bytes;
 use picloud_executor_core::{HttpMock, SentRequest};
-use picloud_shared::sdk::{
-    HttpAnswer, HttpCall, HttpService, SdkCallCx, SdkError, SdkErrorCode, SdkResult,
+use picloud_shared::{
+    AddressGuard,
+    outgoing::{check_url, parse_url},
+    sdk::{HttpAnswer, HttpCall, HttpService, SdkCallCx, SdkError, SdkErrorCode, SdkResult},
 };
 use url::Url;
 
@@ -63,15 +65,19 @@ impl World {
 }
 
 impl HttpService for Part {
-    fn request(&self, _: &SdkCallCx, call: HttpCall) -> SdkResult<HttpAnswer> {
+    fn request(&self, cx: &SdkCallCx, mut call: HttpCall) -> SdkResult<HttpAnswer> {
         let world = self.world()?;
-        let mut url = parse(&call.url)?;
+        let mut url = parse_url(&call.url)?;
+        // A mock makes nothing reachable that a server would refuse.
+        let guard = AddressGuard::default();
+        let allow = cx.app.spec.http_allow.as_deref();
         if !call.query.is_empty() {
             url.query_pairs_mut().extend_pairs(&call.query);
         }
         let (mut method, mut body) = (call.method.clone(), call.body.clone());
         let mut left = call.follow_redirects;
         loop {
+            check_url(&url, guard, allow)?;
             note(&world, &method, &url, &call, body.as_ref());
             let answer = world
                 .mocked(&method, &url)
@@ -97,9 +103,18 @@ impl HttpService for Part {
             if as_get {
                 (method, body) = ("GET".to_owned(), None);
             }
-            url = next?;
+            let next = next?;
+            if next.origin() != url.origin() {
+                call.headers.retain(|(name, _)| !is_credential(name));
+            }
+            url = next;
         }
     }
+}
+
+/// What does not follow to another origin.
+fn is_credential(name: &str) -> bool {
+    name.eq_ignore_ascii_case("authorization") || name.eq_ignore_ascii_case("cookie")
 }
 
 fn note(
