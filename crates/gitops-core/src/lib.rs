@@ -23,8 +23,8 @@ mod yaml;
 mod yaml_edit;
 mod yaml_write;
 
-pub use load::{LoadCache, LoadOptions, Loaded, load};
-pub use manifest::{Notification, PreviewOptions, SourceSettings, Window, app_name};
+pub use load::{LoadCache, LoadOptions, Loaded, dependents, load};
+pub use manifest::{Notification, PreviewOptions, SourceSettings, Window, app_name, check_place};
 pub use planner::{check_desired, plan};
 pub use review::Review;
 pub use tree::{EntryKind, MapTree, ReadError, TreeEntry, TreeReader};

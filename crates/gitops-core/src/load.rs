@@ -2,10 +2,11 @@
 //! costs a look-up: folders are remembered by their tree's id, scripts by their blob's.
 
 mod app;
+mod dependencies;
 mod graph;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
 };
 
@@ -16,6 +17,8 @@ use picloud_shared::{
     script::{ScriptChecker, ScriptReport, SecretChecker},
 };
 
+use self::dependencies::Dependency;
+pub use self::dependencies::dependents;
 use crate::{
     decode::Report,
     manifest::{self, MAX_MANIFEST, SourceSettings},
@@ -72,6 +75,7 @@ pub(crate) struct LoadedApp {
     /// Absent where it has errors.
     pub(crate) spec: Option<Arc<AppSpec>>,
     pub(crate) findings: Vec<Diagnostic>,
+    depends_on: Vec<Dependency>,
 }
 
 /// What a tree declares.
@@ -81,6 +85,8 @@ pub struct Loaded {
     pub desired: DesiredState,
     /// `picloud.yaml`.
     pub settings: SourceSettings,
+    /// Which valid apps need which others.
+    pub depends_on: BTreeMap<AppName, BTreeSet<AppName>>,
     /// Sorted by place.
     pub diagnostics: Vec<Diagnostic>,
 }
@@ -411,6 +417,7 @@ fn collect(found: &Found, loaded: &mut Loaded) {
             }),
         }
     }
+    dependencies::settle(&names, loaded);
 }
 
 fn at_name(app: &LoadedApp, code: &str, message: String, hint: Option<String>) -> Diagnostic {

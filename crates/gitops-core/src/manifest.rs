@@ -16,13 +16,17 @@ use crate::{
     yaml::{self, Key, Node, Place, Yaml},
 };
 
+#[cfg(test)]
+pub(crate) use settings::SYNC_KEYS;
 pub(crate) use settings::settings;
 pub use settings::{Notification, PreviewOptions, SourceSettings, Window};
+#[cfg(test)]
+pub(crate) use triggers::{KINDS as TRIGGER_KINDS, trigger_keys};
 pub(crate) use triggers::{TriggerManifest, trigger};
 
 /// Bytes of a manifest.
 pub(crate) const MAX_MANIFEST: u64 = 1 << 20;
-const APP_KEYS: [&str; 11] = [
+pub(crate) const APP_KEYS: [&str; 12] = [
     "name",
     "description",
     "domains",
@@ -34,8 +38,9 @@ const APP_KEYS: [&str; 11] = [
     "routes",
     "triggers",
     "checks",
+    "depends_on",
 ];
-const ROUTE_KEYS: [&str; 8] = [
+pub(crate) const ROUTE_KEYS: [&str; 8] = [
     "path",
     "methods",
     "script",
@@ -45,7 +50,7 @@ const ROUTE_KEYS: [&str; 8] = [
     "rate_limit",
     "limits",
 ];
-const LIMIT_KEYS: [&str; 6] = [
+pub(crate) const LIMIT_KEYS: [&str; 6] = [
     "timeout",
     "memory",
     "operations",
@@ -77,6 +82,7 @@ pub(crate) struct AppManifest {
     pub(crate) secrets: Vec<(String, Placed<String>)>,
     pub(crate) triggers: Vec<TriggerManifest>,
     pub(crate) checks: Vec<CheckSpec>,
+    pub(crate) depends_on: Vec<Placed<AppName>>,
 }
 
 /// One entry of `routes`.
@@ -99,6 +105,26 @@ pub(crate) struct RouteManifest {
 pub fn app_name(text: &str) -> Option<String> {
     let name = app(text, &mut Report::new("app.yaml", text)).name?;
     Some(name.value.to_string())
+}
+
+/// Where a check of an `app.yaml` names what it requests: line, column and length, all from 1.
+pub fn check_place(text: &str, position: usize) -> Option<(u32, u32, u32)> {
+    let root = yaml::parse(text).ok()??;
+    let find = |node: &Node, key: &str| match &node.value {
+        Yaml::Map(entries) => {
+            let mut entries = entries.iter();
+            let found = entries.find(|(known, _)| known.name == key);
+            found.map(|(_, node)| node.clone())
+        }
+        _ => None,
+    };
+    let checks = find(&root, "checks")?;
+    let Yaml::List(items) = &checks.value else {
+        return None;
+    };
+    let check = items.get(position)?;
+    let place = find(check, "path").map_or(check.place, |path| path.place);
+    Some((place.line, place.column, place.length))
 }
 
 /// Reads an `app.yaml`.
@@ -134,6 +160,7 @@ pub(crate) fn app(text: &str, report: &mut Report<'_>) -> AppManifest {
             "secrets" => app.secrets = triggers::secrets(node, report),
             "triggers" => app.triggers = triggers::triggers(node, report),
             "checks" => app.checks = triggers::checks(node, report),
+            "depends_on" => app.depends_on = dependencies(node, report),
             _ => {}
         }
     }
@@ -176,6 +203,22 @@ fn document(text: &str, report: &mut Report<'_>, what: &str) -> Option<Node> {
             None
         }
     }
+}
+
+fn dependencies(node: &Node, report: &mut Report<'_>) -> Vec<Placed<AppName>> {
+    let mut found: Vec<Placed<AppName>> = Vec::new();
+    for item in report.list(node, "depends_on") {
+        let Some(app) = name(item, report) else {
+            continue;
+        };
+        if found.iter().any(|known| known.value == app.value) {
+            let message = format!("the app `{}` stands twice", app.value);
+            report.error("E0105", app.place, message, None);
+        } else {
+            found.push(app);
+        }
+    }
+    found
 }
 
 fn name(node: &Node, report: &mut Report<'_>) -> Option<Placed<AppName>> {

@@ -137,7 +137,7 @@ impl Review {
             kept: plan.kept.clone(),
             warnings: plan.apps.values().flat_map(warnings::of).collect(),
             errors,
-            hash: hash(plan),
+            hash: plan_hash(plan),
         }
     }
 
@@ -193,7 +193,7 @@ fn explain(app: &AppPlan, change: &Change, texts: &Texts, now: DateTime<Utc>) ->
 }
 
 /// SHA-256 of the changes as JSON: neither the live version nor the time is in it.
-fn hash(plan: &Plan) -> String {
+pub fn plan_hash(plan: &Plan) -> String {
     let changes: Vec<&Change> = plan.changes().collect();
     let text = serde_json::to_vec(&(changes, &plan.kept)).unwrap_or_default();
     let digest = Sha256::digest(&text);

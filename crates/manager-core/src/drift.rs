@@ -33,7 +33,7 @@ use serde_json::json;
 use tokio::sync::Mutex;
 
 use self::{backoff::Backoff, board::Board};
-use crate::{reconcile::Sides, sources::Sources};
+use crate::{previews::Previews, reconcile::Sides};
 
 /// How often it is looked, told or not: what leaves no trace is seen within 5 seconds.
 const SWEEP: Duration = Duration::from_secs(3);
@@ -48,7 +48,7 @@ const MAX_REMOVED: usize = 30;
 pub struct DriftWatch {
     store: Store,
     clock: Arc<dyn Clock>,
-    sources: Arc<Sources>,
+    previews: Arc<Previews>,
     seen: Mutex<Seen>,
     board: RwLock<Board>,
 }
@@ -81,13 +81,13 @@ impl DriftWatch {
     pub fn new(
         store: Store,
         clock: Arc<dyn Clock>,
-        sources: Arc<Sources>,
+        previews: Arc<Previews>,
         events: Arc<dyn EventSink>,
     ) -> Arc<Self> {
         Arc::new(Self {
             store,
             clock,
-            sources,
+            previews,
             seen: Mutex::default(),
             board: RwLock::new(Board::new(events)),
         })
@@ -246,8 +246,13 @@ impl DriftWatch {
             if due.is_empty() {
                 continue;
             }
-            let Some(deployer) = self.sources.by_id(source) else {
-                continue;
+            let deployer = match self.previews.deployer(source).await {
+                Ok(Some(deployer)) => deployer,
+                Ok(None) => continue,
+                Err(error) => {
+                    tracing::warn!(%error, "drift cannot be healed; trying again");
+                    continue;
+                }
             };
             for app in &due {
                 backoff.tried(app, now);

@@ -248,6 +248,19 @@ impl GitRepository {
         }
     }
 
+    /// A file of a tree as text; `None`: there is no such file, or it is no text.
+    pub fn text_at(&self, tree: &BlobId, path: &str) -> Result<Option<String>, GitError> {
+        let repository = self.repository.lock();
+        let tree = repository.find_tree(Oid::from_str(tree.as_str())?)?;
+        let Ok(entry) = tree.get_path(Path::new(path)) else {
+            return Ok(None);
+        };
+        let blob = entry.to_object(&repository)?.peel_to_blob();
+        Ok(blob
+            .ok()
+            .and_then(|blob| String::from_utf8(blob.content().to_vec()).ok()))
+    }
+
     /// Whether `ancestor` is in the history of `commit`. A commit that isn't there is in none.
     pub fn is_ancestor(&self, ancestor: &CommitId, commit: &CommitId) -> Result<bool, GitError> {
         let repository = self.repository.lock();

@@ -432,25 +432,69 @@ impl Previews {
         if record.settled_head.as_ref() == Some(&preview.head) {
             return Ok(());
         }
-        let known = self.running.lock().get(&preview.source).cloned();
-        let known = known.filter(|(of, own)| {
+        let own = self.own(parent, preview, record, triggers);
+        own.sync().await.map(drop)
+    }
+
+    /// The deployer of a preview, which follows its head.
+    fn own(
+        &self,
+        parent: &Arc<Deployer>,
+        preview: &PreviewRecord,
+        record: SourceRecord,
+        triggers: bool,
+    ) -> Arc<Deployer> {
+        let mut running = self.running.lock();
+        let known = running.get(&preview.source).filter(|(of, own)| {
             let same = matches!(own.origin(), Origin::Preview(origin) if origin.has_triggers() == triggers);
             Arc::ptr_eq(of, parent) && same
         });
         let own = if let Some((_, own)) = known {
-            own
+            Arc::clone(own)
         } else {
             let origin = PreviewOrigin::new(parent, preview, triggers);
             let options = self.sources.options();
             let own = Deployer::new(options, record, Origin::Preview(Arc::new(origin)));
             let pair = (Arc::clone(parent), Arc::clone(&own));
-            self.running.lock().insert(preview.source, pair);
+            running.insert(preview.source, pair);
             own
         };
         if let Origin::Preview(origin) = own.origin() {
             origin.follow(preview.head.clone());
         }
-        own.sync().await.map(drop)
+        own
+    }
+
+    /// The deployer of a source, also where that is a preview; `None`: this process has none.
+    pub(crate) async fn deployer(
+        &self,
+        source: SourceId,
+    ) -> Result<Option<Arc<Deployer>>, picloud_store::StoreError> {
+        if let Some(deployer) = self.sources.by_id(source) {
+            return Ok(Some(deployer));
+        }
+        let known = self
+            .running
+            .lock()
+            .get(&source)
+            .map(|(_, own)| Arc::clone(own));
+        if known.is_some() {
+            return Ok(known);
+        }
+        // One that was dealt with before this process began.
+        let all = self.store.previews().await?;
+        let Some(preview) = all.into_iter().find(|preview| preview.source == source) else {
+            return Ok(None);
+        };
+        let Some(parent) = self.sources.by_id(preview.parent) else {
+            return Ok(None);
+        };
+        let Some(record) = self.store.source(&preview.name).await? else {
+            return Ok(None);
+        };
+        let settings = self.store.source_settings(preview.parent).await?;
+        let triggers = settings.is_some_and(|settings| settings["previews"]["triggers"] == true);
+        Ok(Some(self.own(&parent, &preview, record, triggers)))
     }
 }
 

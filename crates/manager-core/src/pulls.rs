@@ -92,6 +92,7 @@ pub(crate) enum Reported {
 }
 
 /// A pull request's newest commit, in a repository of ours.
+#[derive(Clone)]
 struct Head {
     repository: Arc<GitRepository>,
     commit: CommitId,
@@ -125,7 +126,7 @@ impl Pulls {
             match self.store.open_pulls(deployer.source().id).await {
                 Ok(pulls) => {
                     for pull in pulls {
-                        if pull.reported_head.as_ref() != Some(&pull.head) {
+                        if pull.stale || pull.reported_head.as_ref() != Some(&pull.head) {
                             self.report_later(&deployer.source().name, pull.number);
                         }
                     }
@@ -170,9 +171,19 @@ impl Pulls {
             approved_head: None,
             comment_id: None,
             comment_digest: None,
+            stale: false,
         };
         self.store.put_pull(&pull, self.clock.now()).await?;
         if !pull.open {
+            if event.merged
+                && self
+                    .store
+                    .review_pull(source.id, event.number, self.clock.now())
+                    .await?
+            {
+                // A commit of that plan that is held goes now.
+                deployer.kick();
+            }
             self.previews.wake();
             return Ok(Reported::Closed);
         }
@@ -227,7 +238,8 @@ impl Pulls {
                 "there is no such pull request".to_owned(),
             ));
         };
-        if !pull.open || pull.reported_head.as_ref() == Some(&pull.head) {
+        let told = pull.reported_head.as_ref() == Some(&pull.head);
+        if !pull.open || told && !pull.stale {
             return Ok(Reported::Unchanged);
         }
         let Some(settings) = &record.forge else {
@@ -238,9 +250,12 @@ impl Pulls {
         let commit = head.commit.clone();
         if commit.as_str() != pull.head {
             self.store.set_pull_head(&pull, commit.as_str()).await?;
-            if pull.reported_head.as_deref() == Some(commit.as_str()) {
+            if pull.reported_head.as_deref() == Some(commit.as_str()) && !pull.stale {
                 return Ok(Reported::Unchanged);
             }
+        }
+        if told && self.is_as_told(&deployer, &pull, &head).await? {
+            return Ok(Reported::Unchanged);
         }
         let names = self.store.forge_names(record.id).await?;
         let status = |state, description: String| CommitStatus {
@@ -277,9 +292,34 @@ impl Pulls {
         };
         let done = status(state, summary.clone());
         forge.set_status(&repository, &commit, &done).await?;
-        self.store.set_pull_reported(&pull, commit.as_str()).await?;
+        let hash = valid.then_some(review.hash.as_str());
+        self.store
+            .set_pull_reported(&pull, commit.as_str(), hash)
+            .await?;
         tracing::info!(%source, number, %commit, valid, "a pull request was planned");
         Ok(Reported::Planned { valid, summary })
+    }
+
+    /// Whether a plan that is made anew says what the comment says.
+    async fn is_as_told(
+        &self,
+        deployer: &Arc<Deployer>,
+        pull: &PullRecord,
+        head: &Head,
+    ) -> Result<bool, PullError> {
+        let review = review(deployer, head.clone()).await?;
+        let source = &deployer.source().name;
+        let names = self.store.forge_names(pull.source).await?;
+        let shown = self.previews.of_pull(deployer, pull).await?;
+        let shown = shown.markdown(source, names.public_url.as_deref());
+        let same = pull.comment_digest.as_ref() == Some(&digest(&review, &shown));
+        if same {
+            let hash = (!review.has_errors()).then_some(review.hash.as_str());
+            self.store
+                .set_pull_reported(pull, head.commit.as_str(), hash)
+                .await?;
+        }
+        Ok(same)
     }
 
     async fn comment(

@@ -29,9 +29,11 @@ use picloud_store::{SourceRecord, Store, StoreError};
 use tokio::sync::{Mutex, Notify, broadcast, watch};
 
 pub(crate) use adopt::{AdoptError, Adopted, OnBranch, Sides};
+use checks::Begun;
 pub use checks::Probe;
 use contents::MAX_SCRIPT;
 use known::Known;
+pub(crate) use work::UNREVIEWED;
 use work::Work;
 
 use crate::{
@@ -127,6 +129,10 @@ pub struct Deployer {
     waiting: parking_lot::Mutex<Option<(CommitId, DateTime<Utc>)>>,
     /// A person chose another commit.
     overtaken: Notify,
+    /// Somebody waits for a look at the head.
+    asked: Notify,
+    /// What is live and could not be tried to its end.
+    untried: parking_lot::Mutex<Option<Begun>>,
     /// Why nothing is deployed now.
     trouble: parking_lot::Mutex<Option<String>>,
     /// A look at the head that somebody waits for and that has not begun.
@@ -157,6 +163,8 @@ impl Deployer {
             kick: Notify::new(),
             waiting: parking_lot::Mutex::default(),
             overtaken: Notify::new(),
+            asked: Notify::new(),
+            untried: parking_lot::Mutex::default(),
             trouble: parking_lot::Mutex::default(),
             queued: parking_lot::Mutex::default(),
         })
@@ -179,6 +187,7 @@ impl Deployer {
 
     /// Asks for a look at the head, without waiting for it.
     pub fn kick(&self) {
+        self.asked.notify_waiters();
         self.kick.notify_one();
     }
 
@@ -219,13 +228,13 @@ impl Deployer {
     /// Takes up what an ended process left.
     async fn take_up(&self) {
         let store = &self.options.store;
-        if let Err(error) = store.settle_interrupted(self.source.id).await {
-            tracing::warn!(source = %self.source.name, %error, "an interrupted deployment is not settled yet");
-        }
         if let Ok(Some(settings)) = store.source_settings(self.source.id).await
             && let Ok(settings) = serde_json::from_value::<SourceSettings>(settings)
         {
             self.origin.declare_interval(settings.interval_ms);
+        }
+        if let Err(error) = self.take_up_checks().await {
+            tracing::warn!(source = %self.source.name, %error, "the checks of an interrupted deployment cannot be taken up");
         }
     }
 
@@ -257,6 +266,7 @@ impl Deployer {
 
     /// Deploys the head, unless it was dealt with already. Gives the deployment, if one was made.
     pub async fn sync(&self) -> Result<Option<Arc<Deployment>>, DeployError> {
+        self.asked.notify_waiters();
         // One at a time; the one that waited finds the newest head, and most often nothing to do.
         let mut known = self.known.lock().await;
         self.sync_locked(&mut known).await
@@ -266,7 +276,19 @@ impl Deployer {
         &self,
         known: &mut Option<Known>,
     ) -> Result<Option<Arc<Deployment>>, DeployError> {
-        let done = self.sync_head(known).await;
+        let mut done = self.sync_head(known).await;
+        // One that a newer head overtook: on to that, which takes its checks along.
+        while let Ok(Some(deployment)) = &done
+            && deployment.status == DeploymentStatus::Applying
+        {
+            done = match self.sync_head(known).await {
+                Ok(None) => break,
+                next => next,
+            };
+        }
+        if let Err(error) = self.settle_untried(known).await {
+            done = done.and(Err(error));
+        }
         if !matches!(self.origin, Origin::Preview(_)) {
             self.options.looked.notify_one();
         }
@@ -299,6 +321,7 @@ impl Deployer {
         let (tell, told) = watch::channel(None);
         *queued = Some(told.clone());
         let deployer = Arc::clone(self);
+        self.asked.notify_waiters();
         tokio::spawn(async move {
             let mut known = deployer.known.lock().await;
             // From here on a commit that comes may be missed: who asks now asks for another look.
@@ -434,6 +457,10 @@ impl Deployer {
         }
         let deployment = work.reconcile(self, repository, &loaded, known).await?;
         let deployment = self.tell(deployment);
+        if deployment.status == DeploymentStatus::Applying {
+            // A newer commit came; this one is settled with it.
+            return Ok(deployment);
+        }
         let notifier = &self.options.notifier;
         let unread =
             |finding: &Diagnostic| finding.is_error() && finding.path.ends_with("picloud.yaml");
@@ -516,18 +543,25 @@ impl Deployer {
         let loaded = self
             .load(repository, tree, prefix, Arc::clone(&self.cache))
             .await?;
+        Ok((self.planned(&loaded).await?, loaded))
+    }
+
+    /// The plan of a tree, against what is known to be live.
+    async fn planned(&self, loaded: &Loaded) -> Result<Plan, DeployError> {
         // A deployment that takes its time doesn't keep a plan.
         let held = tokio::time::timeout(PLAN_PATIENCE, self.known.lock()).await;
         let store = &self.options.store;
         let (source, prune) = (self.source.id, loaded.settings.prune);
-        let plan = match held {
+        Ok(match held {
             Ok(mut known) => {
                 let current = known::current(store, source, &mut known).await?;
                 plan(source, &loaded.desired, &current.live, prune)
             }
-            Err(_) => plan(source, &loaded.desired, &store.load_live().await?, prune),
-        };
-        Ok((plan, loaded))
+            Err(_) => {
+                let live = store.load_live_checked().await?;
+                plan(source, &loaded.desired, &live, prune)
+            }
+        })
     }
 
     /// What a revision of the source's repository would change.
@@ -656,16 +690,7 @@ impl Deployer {
         prefix: String,
     ) -> Result<(Plan, Loaded), DeployError> {
         let loaded = self.load(reader, root, prefix, Arc::default()).await?;
-        let live = self.options.store.load_live().await?;
-        Ok((
-            plan(
-                self.source.id,
-                &loaded.desired,
-                &live,
-                loaded.settings.prune,
-            ),
-            loaded,
-        ))
+        Ok((self.planned(&loaded).await?, loaded))
     }
 }
 

@@ -469,7 +469,7 @@ pub struct PlanArgs {
     #[arg(default_value = ".", value_hint = ValueHint::DirPath)]
     pub dir: PathBuf,
     /// Compare with this revision of the repository, offline
-    #[arg(long, value_name = "REV", conflicts_with_all = ["server", "source"])]
+    #[arg(long, value_name = "REV", conflicts_with = "source")]
     pub against: Option<String>,
     /// The source on the server that the tree is held against
     #[arg(long, value_name = "NAME")]

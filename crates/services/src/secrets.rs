@@ -10,7 +10,7 @@ use age::{
 };
 use parking_lot::RwLock;
 use picloud_shared::{
-    script::SecretChecker,
+    script::{SecretChecker, Vault},
     sdk::{SdkCallCx, SdkError, SdkErrorCode, SdkResult, SecretValue, SecretsService},
 };
 use zeroize::Zeroizing;
@@ -175,6 +175,21 @@ impl SecretChecker for SecretKeys {
         self.open(sealed)
             .map(|_| ())
             .map_err(|SealError(reason)| reason)
+    }
+}
+
+impl Vault for SecretKeys {
+    fn seal(&self, clear: &str) -> Result<String, String> {
+        seal(&self.recipient(), clear).map_err(|SealError(reason)| reason)
+    }
+
+    fn open(&self, sealed: &str) -> Result<SecretValue, String> {
+        Self::open(self, sealed).map_err(|SealError(reason)| reason)
+    }
+
+    fn is_current(&self, sealed: &str) -> bool {
+        let first = self.0.first().cloned().into_iter().collect();
+        Self::open(&Self(first), sealed).is_ok()
     }
 }
 

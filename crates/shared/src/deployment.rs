@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     diagnostic::Diagnostic,
     ids::DeploymentId,
-    names::{CommitId, SourceName},
+    names::{AppName, CommitId, SourceName},
     plan::Change,
 };
 
@@ -92,6 +92,33 @@ impl DeploymentReason {
     }
 }
 
+/// What became of one app.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AppOutcome {
+    /// Which.
+    pub name: AppName,
+    /// What became of it.
+    pub outcome: Outcome,
+    /// The commit that it is at now; `None`: it isn't live.
+    pub commit: Option<CommitId>,
+}
+
+/// What becomes of an app of a commit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Outcome {
+    /// It is live as the commit has it.
+    Applied,
+    /// The commit doesn't have it any more.
+    Removed,
+    /// It has errors, and stays as it was.
+    Invalid,
+    /// What it depends on has errors, and it stays as it was.
+    Blocked,
+    /// It went back, because a check failed: its own, or one of what it depends on.
+    Reverted,
+}
+
 /// One deployment, as the API shows it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Deployment {
@@ -122,6 +149,12 @@ pub struct Deployment {
     pub changes: Vec<Change>,
     /// What was wrong with it.
     pub errors: Vec<Diagnostic>,
+    /// What became of each app; one that is not listed is unchanged.
+    #[serde(default)]
+    pub apps: Vec<AppOutcome>,
+    /// Of what the commit would change, as reviews of it show it; `None` where nothing was planned.
+    #[serde(default)]
+    pub plan_hash: Option<String>,
     /// Whether the former commit isn't an ancestor of this one.
     #[serde(default)]
     pub history_rewritten: bool,

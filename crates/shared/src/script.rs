@@ -2,6 +2,7 @@
 
 use crate::app::ScriptKind;
 use crate::names::ScriptPath;
+use crate::sdk::SecretValue;
 
 /// Tells whether a sealed secret can be opened here.
 pub trait SecretChecker: Send + Sync {
@@ -98,4 +99,14 @@ pub enum ScriptProblemKind {
     DynamicImport,
     /// Deployed all the same, but a person should look.
     Warning,
+}
+
+/// Seals what the server keeps of its own: tokens of forges, secrets of webhooks.
+pub trait Vault: Send + Sync {
+    /// Seals to the server's current key.
+    fn seal(&self, clear: &str) -> Result<String, String>;
+    /// Opens what was sealed to any of its keys.
+    fn open(&self, sealed: &str) -> Result<SecretValue, String>;
+    /// Whether the current key opens it.
+    fn is_current(&self, sealed: &str) -> bool;
 }

@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use picloud_shared::{
-    CommitId, DeploymentId, SourceId, SourceName,
+    CommitId, DeploymentId, Diagnostic, SourceId, SourceName,
     deployment::{Deployment, DeploymentReason, DeploymentStatus},
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -25,6 +25,8 @@ struct Row {
     signed_by: Option<String>,
     changes: Value,
     errors: Value,
+    apps: Value,
+    plan_hash: Option<String>,
     steps: Value,
     history_rewritten: bool,
     generation: Option<i64>,
@@ -49,6 +51,8 @@ impl TryFrom<Row> for Deployment {
             signed_by: row.signed_by,
             changes: read(row.changes).map_err(|_| corrupt("changes"))?,
             errors: read(row.errors).map_err(|_| corrupt("errors"))?,
+            apps: read(row.apps).map_err(|_| corrupt("apps"))?,
+            plan_hash: row.plan_hash,
             steps: read(row.steps).map_err(|_| corrupt("steps"))?,
             author: row.author,
             message: row.message,
@@ -72,11 +76,12 @@ pub(crate) async fn write(
 ) -> Result<(), StoreError> {
     sqlx::query!(
         "INSERT INTO deployments (id, source_id, commit, previous_commit, author, message, status, changes, errors,
-             steps, history_rewritten, generation, started_at, duration_ms, reason, waits_until, signed_by)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)
+             steps, history_rewritten, generation, started_at, duration_ms, reason, waits_until, signed_by,
+             apps, plan_hash)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)
          ON CONFLICT (id) DO UPDATE SET status = EXCLUDED.status, changes = EXCLUDED.changes,
              waits_until = EXCLUDED.waits_until, signed_by = EXCLUDED.signed_by,
-             errors = EXCLUDED.errors, steps = EXCLUDED.steps, generation = EXCLUDED.generation,
+             apps = EXCLUDED.apps, plan_hash = EXCLUDED.plan_hash, errors = EXCLUDED.errors, steps = EXCLUDED.steps, generation = EXCLUDED.generation,
              duration_ms = EXCLUDED.duration_ms",
         deployment.id.0,
         source.0,
@@ -95,6 +100,8 @@ pub(crate) async fn write(
         deployment.reason.as_str(),
         deployment.waits_until,
         deployment.signed_by,
+        json(&deployment.apps) as _,
+        deployment.plan_hash,
     )
     .execute(connection)
     .await?;
@@ -131,11 +138,12 @@ impl Store {
     /// Writes how long a deployment took, once it is served.
     pub async fn finish_deployment(&self, deployment: &Deployment) -> Result<(), StoreError> {
         sqlx::query!(
-            "UPDATE deployments SET duration_ms = $2, steps = $3, status = $4 WHERE id = $1",
+            "UPDATE deployments SET duration_ms = $2, steps = $3, status = $4, apps = $5 WHERE id = $1",
             deployment.id.0,
             deployment.duration_ms,
             json(&deployment.steps) as _,
             deployment.status.as_str(),
+            json(&deployment.apps) as _,
         )
         .execute(self.pool())
         .await?;
@@ -147,7 +155,7 @@ impl Store {
         let row = sqlx::query_as!(
             Row,
             r#"SELECT d.id, s.name AS source, commit, previous_commit, author, message, reason, status,
-                 waits_until, signed_by, changes AS "changes: Value", errors AS "errors: Value", steps AS "steps: Value",
+                 waits_until, signed_by, changes AS "changes: Value", errors AS "errors: Value", apps AS "apps: Value", plan_hash, steps AS "steps: Value",
                  history_rewritten, generation, started_at, duration_ms
                FROM deployments d JOIN sources s ON s.id = d.source_id WHERE d.id = $1"#,
             id.0,
@@ -166,7 +174,7 @@ impl Store {
         let rows = sqlx::query_as!(
             Row,
             r#"SELECT d.id, s.name AS source, commit, previous_commit, author, message, reason, status,
-                 waits_until, signed_by, changes AS "changes: Value", errors AS "errors: Value", steps AS "steps: Value",
+                 waits_until, signed_by, changes AS "changes: Value", errors AS "errors: Value", apps AS "apps: Value", plan_hash, steps AS "steps: Value",
                  history_rewritten, generation, started_at, duration_ms
                FROM deployments d JOIN sources s ON s.id = d.source_id
                WHERE (s.name = $1 OR $1::text IS NULL AND s.preview_of IS NULL) AND ($2::uuid IS NULL OR d.id < $2)
@@ -231,15 +239,92 @@ impl Store {
         Ok(found)
     }
 
-    /// Deployments whose checks were under way when the process ended are what was applied.
-    pub async fn settle_interrupted(&self, source: SourceId) -> Result<(), StoreError> {
-        sqlx::query!(
-            "UPDATE deployments SET status = 'synced'
-             WHERE source_id = $1 AND status = 'applying' AND generation IS NOT NULL",
+    /// Deployments whose checks were under way when the process ended, oldest first.
+    pub async fn interrupted_deployments(
+        &self,
+        source: SourceId,
+    ) -> Result<Vec<Deployment>, StoreError> {
+        let rows = sqlx::query_as!(
+            Row,
+            r#"SELECT d.id, s.name AS source, commit, previous_commit, author, message, reason, status,
+                 waits_until, signed_by, changes AS "changes: Value", errors AS "errors: Value", apps AS "apps: Value", plan_hash, steps AS "steps: Value",
+                 history_rewritten, generation, started_at, duration_ms
+               FROM deployments d JOIN sources s ON s.id = d.source_id
+               WHERE d.source_id = $1 AND status = 'applying' AND generation IS NOT NULL
+               ORDER BY d.id"#,
             source.0
+        )
+        .fetch_all(self.pool())
+        .await?;
+        rows.into_iter().map(TryInto::try_into).collect()
+    }
+
+    /// Deployments that a newer commit took the place of while they were held or waited are over.
+    pub async fn supersede_deployments(
+        &self,
+        source: SourceId,
+        commit: &CommitId,
+        why: &Diagnostic,
+    ) -> Result<(), StoreError> {
+        sqlx::query!(
+            "UPDATE deployments SET status = 'failed', waits_until = NULL,
+                 errors = (errors::jsonb || jsonb_build_array($3::jsonb))::json
+             WHERE source_id = $1 AND commit <> $2 AND status IN ('held', 'waiting')",
+            source.0,
+            commit.as_str(),
+            json(why) as _,
         )
         .execute(self.pool())
         .await?;
         Ok(())
+    }
+
+    /// Whether a plan of this source was reviewed.
+    pub async fn is_reviewed(&self, source: SourceId, hash: &str) -> Result<bool, StoreError> {
+        let found = sqlx::query_scalar!(
+            r#"SELECT EXISTS (SELECT FROM reviewed_plans WHERE source_id = $1 AND hash = $2) AS "found!""#,
+            source.0,
+            hash,
+        )
+        .fetch_one(self.pool())
+        .await?;
+        Ok(found)
+    }
+
+    /// Keeps that the plan which a pull request's comment shows was reviewed, and lets a commit of
+    /// that plan go that is held. Gives whether there was a plan.
+    pub async fn review_pull(
+        &self,
+        source: SourceId,
+        number: i64,
+        now: DateTime<Utc>,
+    ) -> Result<bool, StoreError> {
+        let mut transaction = self.pool().begin().await?;
+        let hash = sqlx::query_scalar!(
+            r#"INSERT INTO reviewed_plans (source_id, hash, reviewed_by, reviewed_at)
+               SELECT source_id, plan_hash, 'pull request ' || number, $3
+               FROM pull_requests WHERE source_id = $1 AND number = $2 AND plan_hash IS NOT NULL
+               ON CONFLICT (source_id, hash) DO UPDATE SET reviewed_at = EXCLUDED.reviewed_at
+               RETURNING hash"#,
+            source.0,
+            number,
+            now,
+        )
+        .fetch_optional(&mut *transaction)
+        .await?;
+        if let Some(hash) = &hash {
+            sqlx::query!(
+                "UPDATE sources SET approved_commit = held.commit, settled_head = NULL
+                 FROM (SELECT commit FROM deployments WHERE source_id = $1 AND status = 'held' AND plan_hash = $2
+                       ORDER BY id DESC LIMIT 1) AS held
+                 WHERE id = $1",
+                source.0,
+                hash,
+            )
+            .execute(&mut *transaction)
+            .await?;
+        }
+        transaction.commit().await?;
+        Ok(hash.is_some())
     }
 }

@@ -28,6 +28,7 @@ pub mod previews;
 mod pruned;
 pub mod pulls;
 pub mod runs;
+mod sealed;
 pub mod sessions;
 pub mod snapshot;
 pub mod sources;
@@ -77,6 +78,7 @@ pub struct Store {
     pool: PgPool,
     teller: Arc<listen::Teller>,
     checked: contents::Checked,
+    sealing: sealed::Sealing,
     kv_reads: gather::Gatherer<kv_together::Read>,
     kv_writes: gather::Gatherer<kv_together::Write>,
 }
@@ -101,6 +103,7 @@ impl Store {
             pool,
             teller: Arc::default(),
             checked: contents::Checked::default(),
+            sealing: sealed::Sealing::default(),
             kv_reads: gather::Gatherer::default(),
             kv_writes: gather::Gatherer::default(),
         }

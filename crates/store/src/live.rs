@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use picloud_shared::plan::{ItemKind, LiveApp, LiveState, LiveVersion};
+use picloud_shared::{
+    AppName,
+    plan::{ItemKind, LiveApp, LiveState, LiveVersion},
+};
 use serde_json::json;
 use sqlx::PgConnection;
 
@@ -54,6 +57,17 @@ impl Store {
     /// Everything that is live, as of one instant. Contents are taken to be what their ids say.
     pub async fn load_live(&self) -> Result<LiveState, StoreError> {
         self.load_live_state(false).await
+    }
+
+    /// The live apps of these names.
+    pub async fn load_live_apps(&self, names: &[AppName]) -> Result<Vec<LiveApp>, StoreError> {
+        let names: Vec<String> = names.iter().map(ToString::to_string).collect();
+        let mut connection = self.pool().acquire().await?;
+        let ids = sqlx::query_scalar!("SELECT id FROM apps WHERE name = ANY($1)", &names)
+            .fetch_all(&mut *connection)
+            .await?;
+        let loaded = live_rows::load(&mut connection, Some(&ids)).await?;
+        Ok(loaded.into_values().map(live_app).collect())
     }
 
     /// As [`Store::load_live`], with contents looked at: a script that was changed by hand has the

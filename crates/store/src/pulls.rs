@@ -34,6 +34,8 @@ pub struct PullRecord {
     pub comment_id: Option<String>,
     /// What was written there.
     pub comment_digest: Option<String>,
+    /// Whether what its plan was held against is another by now.
+    pub stale: bool,
 }
 
 struct Row {
@@ -50,6 +52,7 @@ struct Row {
     approved_head: Option<String>,
     comment_id: Option<String>,
     comment_digest: Option<String>,
+    stale: bool,
 }
 
 impl From<Row> for PullRecord {
@@ -68,6 +71,7 @@ impl From<Row> for PullRecord {
             approved_head: row.approved_head,
             comment_id: row.comment_id,
             comment_digest: row.comment_digest,
+            stale: row.stale,
         }
     }
 }
@@ -106,7 +110,7 @@ impl Store {
         let row = sqlx::query_as!(
             Row,
             "SELECT source_id, number, repository, title, head_branch, fork, fork_url, open, head, reported_head,
-                 approved_head, comment_id, comment_digest
+                 approved_head, comment_id, comment_digest, stale
              FROM pull_requests WHERE source_id = $1 AND number = $2",
             source.0,
             number,
@@ -121,7 +125,7 @@ impl Store {
         let rows = sqlx::query_as!(
             Row,
             "SELECT source_id, number, repository, title, head_branch, fork, fork_url, open, head, reported_head,
-                 approved_head, comment_id, comment_digest
+                 approved_head, comment_id, comment_digest, stale
              FROM pull_requests WHERE source_id = $1 AND open ORDER BY number",
             source.0,
         )
@@ -162,17 +166,35 @@ impl Store {
         Ok(())
     }
 
-    /// Keeps that the forge was told the plan of this head.
-    pub async fn set_pull_reported(&self, pull: &PullRecord, head: &str) -> Result<(), StoreError> {
+    /// Keeps that the forge was told the plan of this head, and which it is; `None`: an invalid one.
+    pub async fn set_pull_reported(
+        &self,
+        pull: &PullRecord,
+        head: &str,
+        plan_hash: Option<&str>,
+    ) -> Result<(), StoreError> {
         sqlx::query!(
-            "UPDATE pull_requests SET reported_head = $3 WHERE source_id = $1 AND number = $2",
+            "UPDATE pull_requests SET reported_head = $3, plan_hash = $4, stale = false WHERE source_id = $1 AND number = $2",
             pull.source.0,
             pull.number,
             head,
+            plan_hash,
         )
         .execute(self.pool())
         .await?;
         Ok(())
+    }
+
+    /// The plans of open pull requests are to be made anew: what they were held against is another.
+    /// Gives their numbers.
+    pub async fn renew_pulls(&self, source: SourceId) -> Result<Vec<i64>, StoreError> {
+        let numbers = sqlx::query_scalar!(
+            "UPDATE pull_requests SET stale = true WHERE source_id = $1 AND open RETURNING number",
+            source.0,
+        )
+        .fetch_all(self.pool())
+        .await?;
+        Ok(numbers)
     }
 
     /// Lets a fork's head have a preview. Its comment is to say so: it counts as not told.

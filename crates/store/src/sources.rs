@@ -7,7 +7,7 @@ use picloud_shared::{CommitId, SourceId, SourceName, sdk::SecretValue};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::{Store, StoreError};
+use crate::{Store, StoreError, sealed::Sealing};
 
 /// Where a source's repository is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,10 +99,8 @@ struct Row {
     created_at: DateTime<Utc>,
 }
 
-impl TryFrom<Row> for SourceRecord {
-    type Error = StoreError;
-
-    fn try_from(row: Row) -> Result<Self, StoreError> {
+impl SourceRecord {
+    fn read(row: Row, sealing: &Sealing) -> Result<Self, StoreError> {
         let corrupt = |what: &str| StoreError::Corrupt(format!("sources.{what} of {}", row.name));
         let commit = |what: &str, text: &Option<String>| {
             let parsed = text.as_deref().map(str::parse).transpose();
@@ -121,8 +119,11 @@ impl TryFrom<Row> for SourceRecord {
             interval: row
                 .interval_ms
                 .map(|ms| Duration::from_millis(ms.unsigned_abs())),
-            webhook_secret: secret.map(|text| SecretValue(text.into())),
-            forge: row.forge.as_ref().and_then(Forge::from_json),
+            webhook_secret: secret.map(|text| sealing.open(&text)).transpose()?,
+            forge: match &row.forge {
+                Some(forge) => Forge::from_json(forge, sealing)?,
+                None => None,
+            },
             live_commit: commit("live_commit", &row.live_commit)?,
             settled_head: commit("settled_head", &row.settled_head)?,
             approved_commit: commit("approved_commit", &row.approved_commit)?,
@@ -136,18 +137,25 @@ impl TryFrom<Row> for SourceRecord {
 }
 
 impl Forge {
-    fn from_json(value: &Value) -> Option<Self> {
+    fn from_json(value: &Value, sealing: &Sealing) -> Result<Option<Self>, StoreError> {
         let text = |name: &str| value[name].as_str();
-        Some(Self {
-            kind: text("kind")?.to_owned(),
+        let Some(kind) = text("kind") else {
+            return Ok(None);
+        };
+        Ok(Some(Self {
+            kind: kind.to_owned(),
             api_url: text("api_url").map(str::to_owned),
-            token: text("token").map(|token| SecretValue(token.into())),
-        })
+            token: text("token").map(|token| sealing.open(token)).transpose()?,
+        }))
     }
 
-    fn to_json(&self) -> Value {
-        let token = self.token.as_ref().map(|token| token.0.as_ref());
-        json!({ "kind": self.kind, "api_url": self.api_url, "token": token })
+    fn to_json(&self, sealing: &Sealing) -> Result<Value, StoreError> {
+        let token = self
+            .token
+            .as_ref()
+            .map(|token| sealing.seal(token))
+            .transpose()?;
+        Ok(json!({ "kind": self.kind, "api_url": self.api_url, "token": token }))
     }
 }
 
@@ -155,7 +163,17 @@ impl Store {
     /// Adds a source, or changes where the one of this name is. What is live of it stays, and its
     /// head is looked at anew.
     pub async fn upsert_source(&self, source: &SourceRecord) -> Result<SourceRecord, StoreError> {
-        sqlx::query_as!(
+        let secret = source
+            .webhook_secret
+            .as_ref()
+            .map(|secret| self.sealing.seal(secret));
+        let secret = secret.transpose()?.map(String::into_bytes);
+        let forge = source
+            .forge
+            .as_ref()
+            .map(|forge| forge.to_json(&self.sealing));
+        let forge = forge.transpose()?;
+        let row = sqlx::query_as!(
             Row,
             r#"INSERT INTO sources (id, name, kind, url, branch, path, interval_ms, webhook_secret, forge, created_at)
              VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
@@ -174,13 +192,13 @@ impl Store {
             source.branch,
             source.path,
             source.interval.map(|interval| i64::try_from(interval.as_millis()).unwrap_or(i64::MAX)),
-            source.webhook_secret.as_ref().map(|secret| secret.0.as_bytes().to_vec()),
-            source.forge.as_ref().map(Forge::to_json),
+            secret,
+            forge,
             source.created_at,
         )
         .fetch_one(self.pool())
-        .await?
-        .try_into()
+        .await?;
+        SourceRecord::read(row, &self.sealing)
     }
 
     /// All sources by name, but for previews.
@@ -193,7 +211,9 @@ impl Store {
         )
         .fetch_all(self.pool())
         .await?;
-        rows.into_iter().map(TryInto::try_into).collect()
+        rows.into_iter()
+            .map(|row| SourceRecord::read(row, &self.sealing))
+            .collect()
     }
 
     /// The source of that name.
@@ -207,7 +227,8 @@ impl Store {
         )
         .fetch_optional(self.pool())
         .await?;
-        row.map(TryInto::try_into).transpose()
+        row.map(|row| SourceRecord::read(row, &self.sealing))
+            .transpose()
     }
 
     /// Stops deployments of a source, or lets them go on. Going on looks at the head anew.

@@ -38,9 +38,13 @@ impl Store {
         let secrets = [row.webhook_secret, row.previous_webhook_secret]
             .into_iter()
             .flatten()
-            .map(|bytes| String::from_utf8(bytes).map(|text| SecretValue(text.into())))
-            .collect::<Result<_, _>>()
-            .map_err(|_| StoreError::Corrupt(format!("sources.webhook_secret of {name}")))?;
+            .map(|bytes| {
+                let text = String::from_utf8(bytes).map_err(|_| {
+                    StoreError::Corrupt(format!("sources.webhook_secret of {name}"))
+                })?;
+                self.sealing.open(&text)
+            })
+            .collect::<Result<_, _>>()?;
         let forge = row.forge.as_ref().and_then(|forge| forge["kind"].as_str());
         Ok(Some(WebhookSource {
             id: row.id.into(),
@@ -56,10 +60,11 @@ impl Store {
         id: SourceId,
         secret: Option<&SecretValue>,
     ) -> Result<(), StoreError> {
+        let secret = secret.map(|secret| self.sealing.seal(secret)).transpose()?;
         sqlx::query!(
             "UPDATE sources SET previous_webhook_secret = $2 WHERE id = $1",
             id.0,
-            secret.map(|secret| secret.0.as_bytes().to_vec()),
+            secret.map(String::into_bytes),
         )
         .execute(self.pool())
         .await?;

@@ -14,6 +14,8 @@ use std::{
 
 use serde_json::{Value, json};
 
+use crate::published;
+
 /// Whose API it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ForgeKind {
@@ -273,6 +275,9 @@ fn answer(kind: ForgeKind, held: &mut Held, asked: &Asked) -> Answer {
         .path
         .strip_prefix(prefix(kind))
         .ok_or("outside of the API")?;
+    if kind == ForgeKind::GitHub {
+        published::check(&asked.method, path, &asked.query, &asked.body)?;
+    }
     let parts: Vec<&str> = path.trim_start_matches('/').split('/').collect();
     let method = asked.method.as_str();
     match (kind, method, parts.as_slice()) {

@@ -2,6 +2,7 @@
 //! reach, as a private PostgreSQL of a root's test needs.
 
 pub mod fake_forge;
+pub mod published;
 
 use std::{
     fs,

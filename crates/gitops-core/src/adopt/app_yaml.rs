@@ -40,7 +40,7 @@ pub(super) fn rewrite(
     precision: Precision,
 ) -> Option<String> {
     if precision == Precision::Whole {
-        return Some(whole(live, settings));
+        return Some(whole(text, live, settings));
     }
     let text = text?;
     let root = yaml::parse(text).ok()??;
@@ -73,9 +73,21 @@ pub(super) fn rewrite(
     edit(text, &root, &Change::Entries(changes)).ok()
 }
 
-/// The manifest that has nothing to go by.
-fn whole(live: &AppSpec, settings: &SourceSettings) -> String {
-    let entries: Vec<String> = sections(live, settings)
+/// The manifest that has nothing to go by, but for what isn't part of what is live.
+fn whole(text: Option<&str>, live: &AppSpec, settings: &SourceSettings) -> String {
+    let mut sections = sections(live, settings);
+    if let Some(text) = text {
+        let needed = manifest::app(text, &mut Report::new("app.yaml", text)).depends_on;
+        let needed: Vec<Plain> = needed
+            .iter()
+            .map(|app| Plain::text(app.value.as_str()))
+            .collect();
+        sections.push((
+            "depends_on",
+            (!needed.is_empty()).then_some(Plain::List(needed)),
+        ));
+    }
+    let entries: Vec<String> = sections
         .into_iter()
         .filter_map(|(key, value)| Some(yaml_write::entry(key, &value?, 0)))
         .collect();

@@ -11,7 +11,9 @@ use picloud_shared::{
     script::{ScriptProblemKind, ScriptReport},
 };
 
-use super::{LoadOptions, LoadedApp, graph, join, link, read_text, submodule};
+use super::{
+    LoadOptions, LoadedApp, dependencies::Dependency, graph, join, link, read_text, submodule,
+};
 use crate::{
     decode::{Report, did_you_mean, excerpt},
     manifest::{self, AppManifest, MAX_MANIFEST, RouteManifest, SourceSettings},
@@ -105,6 +107,12 @@ pub(super) fn read(
         .as_ref()
         .and_then(|(_, place)| text.lines().nth(place.line as usize - 1))
         .map(excerpt);
+    let depends_on = manifest.depends_on.iter().map(|app| Dependency {
+        name: app.value.clone(),
+        place: app.place,
+        line: text.lines().nth(app.place.line as usize - 1).map(excerpt),
+    });
+    let depends_on = depends_on.collect();
     let valid = !findings.iter().any(picloud_shared::Diagnostic::is_error);
     let spec = manifest.name.clone().filter(|_| valid).map(|name| {
         let mut spec = AppSpec::empty(name.value, folder.dir);
@@ -136,6 +144,7 @@ pub(super) fn read(
         name_line,
         spec,
         findings,
+        depends_on,
     })
 }
 
@@ -146,6 +155,7 @@ fn unreadable(folder: &Folder<'_>, finding: picloud_shared::Diagnostic) -> Loade
         name_line: None,
         spec: None,
         findings: vec![finding],
+        depends_on: Vec::new(),
     }
 }
 

@@ -10,6 +10,16 @@ use crate::{
     yaml::{Node, Yaml},
 };
 
+pub(crate) const SYNC_KEYS: [&str; 7] = [
+    "prune",
+    "prune_limit",
+    "self_heal",
+    "interval",
+    "windows",
+    "verify_signatures",
+    "require_reviewed",
+];
+
 /// What a `picloud.yaml` declares.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -26,6 +36,8 @@ pub struct SourceSettings {
     pub windows: Vec<Window>,
     /// Whether the head commit must be signed by a key that the server lists.
     pub verify_signatures: bool,
+    /// Whether only plans are applied that somebody looked at.
+    pub require_reviewed: bool,
     /// Branches and pull requests as apps of their own.
     pub previews: PreviewOptions,
     /// Who is told of what.
@@ -88,6 +100,7 @@ impl Default for SourceSettings {
             interval_ms: 180_000,
             windows: Vec::new(),
             verify_signatures: false,
+            require_reviewed: false,
             previews: PreviewOptions::default(),
             notifications: Vec::new(),
             default_limits: LimitsPatch::default(),
@@ -138,15 +151,7 @@ pub(crate) fn settings(text: &str, report: &mut Report<'_>) -> SourceSettings {
 }
 
 fn sync(node: &Node, report: &mut Report<'_>, settings: &mut SourceSettings) {
-    let known = [
-        "prune",
-        "prune_limit",
-        "self_heal",
-        "interval",
-        "windows",
-        "verify_signatures",
-    ];
-    for (key, node) in report.map(node, "sync", &known) {
+    for (key, node) in report.map(node, "sync", &SYNC_KEYS) {
         match key.name.as_str() {
             "prune" => settings.prune = report.boolean(node, "prune").unwrap_or(true),
             "prune_limit" => {
@@ -163,6 +168,10 @@ fn sync(node: &Node, report: &mut Report<'_>, settings: &mut SourceSettings) {
             "verify_signatures" => {
                 let verify = report.boolean(node, "verify_signatures");
                 settings.verify_signatures = verify.unwrap_or(false);
+            }
+            "require_reviewed" => {
+                let reviewed = report.boolean(node, "require_reviewed");
+                settings.require_reviewed = reviewed.unwrap_or(false);
             }
             _ => {}
         }

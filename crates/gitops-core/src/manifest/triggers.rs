@@ -27,7 +27,7 @@ const COMMON: [&str; 7] = [
     "max_concurrency",
     "limits",
 ];
-const KINDS: [&str; 4] = ["cron", "kv", "docs", "dead_letter"];
+pub(crate) const KINDS: [&str; 4] = ["cron", "kv", "docs", "dead_letter"];
 const SOURCE_KINDS: [&str; 7] = [
     "cron",
     "kv",
@@ -95,16 +95,10 @@ pub(crate) fn trigger(node: &Node, report: &mut Report<'_>) -> Option<TriggerMan
         return None;
     };
     let word = report.text(kind_node, "kind")?;
-    let own: &[&str] = match word {
-        "cron" => &["schedule", "timezone", "overlap", "catch_up"],
-        "kv" | "docs" => &["collection", "events"],
-        "dead_letter" => &["source_kind"],
-        other => {
-            wrong_word(report, kind_node, "kind", other, &KINDS);
-            return None;
-        }
+    let Some(known) = trigger_keys(word) else {
+        wrong_word(report, kind_node, "kind", word, &KINDS);
+        return None;
     };
-    let known: Vec<&str> = COMMON.iter().chain(own).copied().collect();
     let before = report.found.len();
     let entries = report.map(node, &format!("a {word} trigger"), &known);
     let kind = match word {
@@ -162,6 +156,17 @@ pub(crate) fn trigger(node: &Node, report: &mut Report<'_>) -> Option<TriggerMan
         max_concurrency,
         limits: patch,
     })
+}
+
+/// The keys of a trigger of that kind; `None`: there is no such kind.
+pub(crate) fn trigger_keys(kind: &str) -> Option<Vec<&'static str>> {
+    let own: &[&str] = match kind {
+        "cron" => &["schedule", "timezone", "overlap", "catch_up"],
+        "kv" | "docs" => &["collection", "events"],
+        "dead_letter" => &["source_kind"],
+        _ => return None,
+    };
+    Some(COMMON.iter().chain(own).copied().collect())
 }
 
 fn trigger_name(node: &Node, report: &mut Report<'_>) -> Option<Placed<TriggerName>> {

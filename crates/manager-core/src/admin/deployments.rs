@@ -61,7 +61,7 @@ pub(super) async fn show(
     Ok(Json(show_value(&deployment)))
 }
 
-/// Lets a deployment go that was held because it removes much.
+/// Lets a deployment go that is held, or waits.
 pub(super) async fn approve(
     State(state): State<AdminState>,
     caller: Authorized<SourceSync>,
@@ -114,6 +114,9 @@ fn confine(deployment: &mut Deployment, only: Option<&AppName>) {
         deployment
             .errors
             .retain(|error| error.app.as_ref() == Some(only));
+        deployment.apps.retain(|app| app.name == *only);
+        // Of what other apps change, too.
+        deployment.plan_hash = None;
     }
 }
 

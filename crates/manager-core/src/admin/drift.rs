@@ -63,7 +63,7 @@ pub(super) async fn patch(
     Path(app): Path<String>,
 ) -> Answer {
     let (drift, sides) = sides(&state, &app).await?;
-    let deployer = of_source(&state, &drift)?;
+    let deployer = of_source(&state, &drift).await?;
     let adopted = deployer.adoption(sides).await.map_err(refused)?;
     Ok(Json(show_adopted(&drift, &adopted)))
 }
@@ -86,7 +86,7 @@ pub(super) async fn adopt(
 ) -> Answer<(StatusCode, Json<Value>)> {
     let (drift, sides) = sides(&state, &app).await?;
     let body: AdoptBody = read(&body)?;
-    let deployer = of_source(&state, &drift)?;
+    let deployer = of_source(&state, &drift).await?;
     let message = body.message.filter(|message| !message.trim().is_empty());
     let target = OnBranch {
         branch: body.branch.clone(),
@@ -128,8 +128,8 @@ async fn sides(state: &AdminState, app: &str) -> Answer<(AppDrift, Sides)> {
     found.ok_or_else(|| Problem::not_found("app"))
 }
 
-fn of_source(state: &AdminState, drift: &AppDrift) -> Answer<Arc<Deployer>> {
-    let deployer = state.sources.by_id(drift.source);
+async fn of_source(state: &AdminState, drift: &AppDrift) -> Answer<Arc<Deployer>> {
+    let deployer = state.previews.deployer(drift.source).await?;
     deployer.ok_or_else(|| Problem::unavailable("this process does not deploy the source"))
 }
 
@@ -167,7 +167,7 @@ pub(super) async fn heal(
     Path(app): Path<String>,
 ) -> Answer {
     let drift = of(&state, &app).await?;
-    let deployer = of_source(&state, &drift)?;
+    let deployer = of_source(&state, &drift).await?;
     let only = BTreeSet::from([drift.name.clone()]);
     let healed = carry_out(&deployer, Some(&only)).await?;
     let detail = json!({ "deployment": healed["deployment"]["id"] });

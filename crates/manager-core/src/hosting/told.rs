@@ -7,7 +7,7 @@ use std::{path::Path, sync::Arc};
 use chrono_tz::Tz;
 use picloud_gitops_core::{render, schedule::Schedule};
 use picloud_shared::{
-    CommitId, SourceName,
+    AppName, CommitId, SourceName,
     app::TriggerKind,
     deployment::{Deployment, DeploymentStatus},
 };
@@ -17,7 +17,7 @@ use serde_json::json;
 use super::{HookRequest, HostingState, RefUpdate, options::PushOptions, upkeep};
 use crate::{
     git::{GitError, GitRepository},
-    reconcile::{DeployError, Deployer},
+    reconcile::{DeployError, Deployer, UNREVIEWED},
 };
 
 /// Errors that are shown.
@@ -281,7 +281,8 @@ fn outcome(deployment: &Deployment) -> String {
     out.push_str(&match deployment.status {
         DeploymentStatus::Synced => format!("success: {commit} is live{took}: {changes}\n"),
         DeploymentStatus::Held => format!(
-            "warning: {commit} is held: it would remove much of what is live\nhint: let it go with `picloud approve {}`, or push with -o approve\n",
+            "warning: {commit} is held: {}\nhint: let it go with `picloud approve {}`, or push with -o approve\n",
+            held(deployment),
             deployment.id
         ),
         DeploymentStatus::Waiting => {
@@ -308,6 +309,15 @@ fn outcome(deployment: &Deployment) -> String {
     out
 }
 
+/// Why a deployment is held.
+fn held(deployment: &Deployment) -> &str {
+    let unreviewed = |finding: &&picloud_shared::Diagnostic| finding.code == UNREVIEWED;
+    let finding = deployment.errors.iter().find(unreviewed);
+    finding.map_or("it would remove much of what is live", |finding| {
+        &finding.message
+    })
+}
+
 /// Where what changed is reached, and when its triggers fire.
 async fn addresses(state: &HostingState, request: &HookRequest, deployment: &Deployment) -> String {
     let mut apps: Vec<_> = deployment
@@ -323,14 +333,18 @@ async fn addresses(state: &HostingState, request: &HookRequest, deployment: &Dep
     if apps.is_empty() || !live {
         return String::new();
     }
-    let Ok(live) = state.store.load_live().await else {
-        return String::new();
+    let names: Vec<AppName> = apps.into_iter().take(MAX_ADDRESSES).cloned().collect();
+    let mut live = match state.store.load_live_apps(&names).await {
+        Ok(live) => live,
+        Err(error) => {
+            tracing::warn!(%error, "a push cannot be told the addresses of what it changed");
+            return String::new();
+        }
     };
+    live.sort_by(|a, b| a.spec.name.cmp(&b.spec.name));
     let mut out = String::new();
-    for name in apps.into_iter().take(MAX_ADDRESSES) {
-        let Some(app) = live.apps.get(name) else {
-            continue;
-        };
+    for app in live {
+        let name = &app.spec.name;
         out.push_str(&format!("  {}/apps/{name}/\n", request.base_url));
         for domain in &app.spec.domains {
             out.push_str(&format!("  https://{domain}/\n"));

@@ -24,7 +24,10 @@ impl Pulls {
         self.tell_last().await;
         loop {
             match finished.recv().await {
-                Ok(Finished(deployment)) => self.tell_later(deployment),
+                Ok(Finished(deployment)) => {
+                    self.plan_anew(&deployment).await;
+                    self.tell_later(deployment);
+                }
                 Err(RecvError::Lagged(_)) => self.tell_last().await,
                 Err(RecvError::Closed) => return,
             }
@@ -44,6 +47,27 @@ impl Pulls {
                 Err(error) => {
                     tracing::warn!(source = %source.name, %error, "its deployments cannot be read");
                 }
+            }
+        }
+    }
+
+    /// The plans of open pull requests are held against what is live: with that, they change.
+    async fn plan_anew(self: &Arc<Self>, deployment: &Deployment) {
+        let changed = deployment.generation.is_some() && !deployment.changes.is_empty();
+        let deployer = self.sources.get(&deployment.source);
+        let Some(deployer) =
+            deployer.filter(|deployer| changed && deployer.source().forge.is_some())
+        else {
+            return;
+        };
+        match self.store.renew_pulls(deployer.source().id).await {
+            Ok(numbers) => {
+                for number in numbers {
+                    self.report_later(&deployment.source, number);
+                }
+            }
+            Err(error) => {
+                tracing::warn!(source = %deployment.source, %error, "open pull requests are not planned anew");
             }
         }
     }

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Instant};
 use picloud_gitops_core::drift;
 use picloud_shared::{
     AppName, DeploymentId,
-    deployment::{Deployment, DeploymentReason, DeploymentStatus, StepTiming},
+    deployment::{AppOutcome, Deployment, DeploymentReason, DeploymentStatus, Outcome, StepTiming},
 };
 use picloud_store::{Apply, ApplyError, DesiredChange};
 
@@ -95,7 +95,7 @@ impl Deployer {
             id: DeploymentId(clock.new_id()),
             source: self.source.name.clone(),
             previous_commit: Some(commit.clone()),
-            commit,
+            commit: commit.clone(),
             author: "PiCloud".to_owned(),
             message: format!("heal {}", apps.join(", ")),
             reason: DeploymentReason::Heal,
@@ -104,6 +104,19 @@ impl Deployer {
             signed_by: None,
             changes: plan.changes().cloned().collect(),
             errors: Vec::new(),
+            apps: plan
+                .apps
+                .iter()
+                .map(|(name, app)| AppOutcome {
+                    name: name.clone(),
+                    outcome: match app.desired {
+                        Some(_) => Outcome::Applied,
+                        None => Outcome::Removed,
+                    },
+                    commit: app.desired.as_ref().map(|_| commit.clone()),
+                })
+                .collect(),
+            plan_hash: None,
             history_rewritten: false,
             generation: None,
             started_at: clock.now(),

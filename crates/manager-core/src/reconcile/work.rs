@@ -1,23 +1,21 @@
 //! One commit on its way from git to what is live.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-    time::Instant,
-};
+use std::{collections::BTreeSet, sync::Arc, time::Instant};
 
-use picloud_gitops_core::{LoadOptions, Loaded, Opening, check_desired, load, plan};
+use picloud_gitops_core::{
+    LoadOptions, Loaded, Opening, check_desired, load, plan, review::plan_hash,
+};
 use picloud_shared::{
-    AppName, AppSpec, DeploymentId, Diagnostic, Plan,
+    AppName, CommitId, DeploymentId, Diagnostic, Plan, Severity,
     app::to_value,
-    deployment::{Deployment, DeploymentReason, DeploymentStatus, StepTiming},
-    drift::DesiredApp,
+    deployment::{AppOutcome, Deployment, DeploymentReason, DeploymentStatus, Outcome, StepTiming},
     plan::{AppAction, LiveState, LiveVersion},
 };
 use picloud_store::{Apply, ApplyError, SourceRecord};
 
 use super::{
     DeployError, Deployer, MAX_REPLANS, Target, blocking,
+    checks::Begun,
     contents::contents,
     known::{self, Known},
 };
@@ -78,6 +76,8 @@ impl Work {
             status: DeploymentStatus::Applying,
             changes: Vec::new(),
             errors: Vec::new(),
+            apps: Vec::new(),
+            plan_hash: None,
             history_rewritten,
             reason: if target.chosen {
                 DeploymentReason::Rollback
@@ -91,6 +91,12 @@ impl Work {
             duration_ms: None,
             steps: Vec::new(),
         };
+        if !target.chosen && deployer.origin.has_history() {
+            let why = superseded(&target.commit);
+            store
+                .supersede_deployments(source.id, &target.commit, &why)
+                .await?;
+        }
         let mut work = Self {
             commit,
             target,
@@ -174,6 +180,7 @@ impl Work {
                 .cloned()
                 .collect();
             self.deployment.status = status(&self.deployment.errors, loaded, &plan);
+            self.deployment.plan_hash = Some(plan_hash(&plan));
             self.done("plan");
             if self.deployment.status == DeploymentStatus::Failed {
                 self.deployment.changes.clear();
@@ -192,17 +199,19 @@ impl Work {
                 self.deployment.status = DeploymentStatus::Held;
                 return self.end_without_apply(deployer).await;
             }
+            if let Some(finding) = self.unreviewed(deployer, loaded, &plan).await? {
+                self.deployment.status = DeploymentStatus::Held;
+                self.deployment.errors.push(finding);
+                return self.end_without_apply(deployer).await;
+            }
             let blobs = contents(store, repository, &plan, &current.live.edited).await?;
             let desired = current.change(loaded, &plan);
-            let checks = deployer.checks(&plan);
+            self.deployment.apps = outcomes(&self.deployment, loaded, &plan, current);
             let outcome = self.deployment.status;
-            if !checks.is_empty() {
+            let trial = deployer.trial(&plan, current, &loaded.depends_on, outcome);
+            if !trial.is_empty() {
                 self.deployment.status = DeploymentStatus::Applying;
             }
-            let before: BTreeMap<AppName, DesiredApp> = checks
-                .iter()
-                .filter_map(|(name, _)| Some((name.clone(), current.desired.get(name)?.clone())))
-                .collect();
             let applied = store
                 .apply(Apply {
                     source: deployer.source.id,
@@ -224,11 +233,13 @@ impl Work {
                         .take()
                         .and_then(|known| known.after(&plan, &desired, &applied, &self.deployment));
                     self.publish(deployer, applied.version).await;
-                    self.deployment.status = outcome;
-                    if !checks.is_empty() {
-                        self.check(deployer, &checks, &before, known).await?;
-                    }
-                    return self.end(deployer).await;
+                    let begun = Begun {
+                        head: self.target.head.clone(),
+                        began: self.began,
+                        deployment: self.deployment,
+                        trial,
+                    };
+                    return deployer.settle(begun, known, repository).await;
                 }
                 Err(ApplyError::ParentChanged) => *known = None,
                 Err(ApplyError::Store(error)) => return Err(error.into()),
@@ -325,44 +336,134 @@ impl Work {
         self.done("publish");
     }
 
-    /// Requests the checks of what changed, and puts back the apps that answer otherwise.
-    async fn check(
-        &mut self,
+    /// Why a commit is held until somebody looked at its plan; `None`: it isn't.
+    async fn unreviewed(
+        &self,
         deployer: &Deployer,
-        checks: &[(AppName, Arc<AppSpec>)],
-        before: &BTreeMap<AppName, DesiredApp>,
-        known: &mut Option<Known>,
-    ) -> Result<(), DeployError> {
-        let failed = deployer.failing(checks).await;
-        self.done("check");
-        if failed.is_empty() {
-            return Ok(());
+        loaded: &Loaded,
+        plan: &Plan,
+    ) -> Result<Option<Diagnostic>, DeployError> {
+        if self.approved || self.target.chosen || !deployer.origin.has_history() {
+            return Ok(None);
         }
-        let apps: BTreeSet<AppName> = failed
-            .iter()
-            .filter_map(|finding| finding.app.clone())
-            .collect();
-        self.deployment.errors.extend(failed);
-        let current = known::current(&deployer.options.store, deployer.source.id, known).await?;
-        let head = self.target.head.clone();
-        let version = deployer
-            .go_back(&mut self.deployment, &head, &apps, before, current)
-            .await?;
-        *known = None;
-        self.publish(deployer, version).await;
-        Ok(())
+        let store = &deployer.options.store;
+        let live = store.source_settings(deployer.source.id).await?;
+        let live = live.is_some_and(|live| live["require_reviewed"] == true);
+        // A commit that no longer asks for it is the last that has to be looked at.
+        let switched_off = live && !loaded.settings.require_reviewed;
+        let wanted = (live || loaded.settings.require_reviewed) && !plan.apps.is_empty();
+        if !wanted && !switched_off {
+            return Ok(None);
+        }
+        let hash = plan_hash(plan);
+        if !switched_off && store.is_reviewed(deployer.source.id, &hash).await? {
+            return Ok(None);
+        }
+        let short = &hash[..12.min(hash.len())];
+        Ok(Some(of_source(
+            deployer,
+            Severity::Warning,
+            UNREVIEWED,
+            format!("the plan {short} was not reviewed"),
+            "merge a pull request that shows this plan, or let it go with `picloud approve`",
+        )))
     }
+}
 
-    /// Records what became of it.
-    async fn end(mut self, deployer: &Deployer) -> Result<Deployment, DeployError> {
-        self.deployment.duration_ms = Some(self.began.elapsed().as_secs_f64() * 1000.0);
-        deployer
-            .options
-            .store
-            .finish_deployment(&self.deployment)
-            .await?;
-        Ok(self.deployment)
+/// The code of what is said where a plan was not reviewed.
+pub(crate) const UNREVIEWED: &str = "E0706";
+
+fn of_source(
+    deployer: &Deployer,
+    severity: Severity,
+    code: &str,
+    message: String,
+    hint: &str,
+) -> Diagnostic {
+    let prefix = deployer.origin.prefix();
+    Diagnostic {
+        path: if prefix.is_empty() {
+            "picloud.yaml".to_owned()
+        } else {
+            format!("{prefix}/picloud.yaml")
+        },
+        line: 1,
+        column: 1,
+        length: 1,
+        severity,
+        code: code.to_owned(),
+        message,
+        hint: Some(hint.to_owned()),
+        excerpt: None,
+        app: None,
     }
+}
+
+/// What is said of a deployment that a newer commit took the place of.
+fn superseded(by: &CommitId) -> Diagnostic {
+    Diagnostic {
+        path: "picloud.yaml".to_owned(),
+        line: 1,
+        column: 1,
+        length: 1,
+        severity: Severity::Error,
+        code: "E0705".to_owned(),
+        message: format!("the newer commit {by} took its place"),
+        hint: None,
+        excerpt: None,
+        app: None,
+    }
+}
+
+/// What becomes of each app that the commit changes, or can't.
+fn outcomes(
+    deployment: &Deployment,
+    loaded: &Loaded,
+    plan: &Plan,
+    current: &Known,
+) -> Vec<AppOutcome> {
+    let changed = plan.apps.iter().map(|(name, app)| {
+        let removed = app.action == AppAction::Remove;
+        AppOutcome {
+            name: name.clone(),
+            outcome: if removed {
+                Outcome::Removed
+            } else {
+                Outcome::Applied
+            },
+            commit: (!removed).then(|| deployment.commit.clone()),
+        }
+    });
+    let waits = |name: &AppName| {
+        let mut errors = deployment.errors.iter();
+        errors.any(|finding| finding.code == "E0214" && finding.app.as_ref() == Some(name))
+    };
+    let named = loaded
+        .desired
+        .invalid
+        .iter()
+        .filter_map(|app| app.name.as_ref());
+    let invalid: BTreeSet<&AppName> = plan.kept.iter().chain(named).collect();
+    let held_back = invalid.into_iter().map(|name| {
+        let live = current.live.apps.get(name);
+        let commit = live.and_then(|app| {
+            app.pinned_commit
+                .clone()
+                .or_else(|| deployment.previous_commit.clone())
+        });
+        AppOutcome {
+            name: name.clone(),
+            outcome: if waits(name) {
+                Outcome::Blocked
+            } else {
+                Outcome::Invalid
+            },
+            commit,
+        }
+    });
+    let mut all: Vec<AppOutcome> = changed.chain(held_back).collect();
+    all.sort_by(|a, b| a.name.cmp(&b.name));
+    all
 }
 
 fn status(errors: &[Diagnostic], loaded: &Loaded, plan: &Plan) -> DeploymentStatus {

@@ -40,6 +40,8 @@ pub(crate) struct PullEvent {
     pub(crate) base: String,
     /// Whether it is open.
     pub(crate) open: bool,
+    /// Whether it was merged.
+    pub(crate) merged: bool,
 }
 
 /// An event, and the repository it is about as the forge names it.
@@ -197,6 +199,7 @@ fn hub_event(event: &str, json: &Value) -> Result<Event, Unreadable> {
                     .map(str::to_owned),
                 base: text(pull, "/base/ref")?,
                 open: text(pull, "/state")? == "open",
+                merged: pull["merged"] == true,
             })
         }
         other => Event::Other(other.to_owned()),
@@ -232,6 +235,7 @@ fn gitlab_event(event: &str, json: &Value) -> Result<Event, Unreadable> {
                     .map(str::to_owned),
                 base: text(merge, "/target_branch")?,
                 open: text(merge, "/state")? == "opened",
+                merged: text(merge, "/state")? == "merged",
             })
         }
         other => Event::Other(other.to_owned()),
@@ -296,6 +300,7 @@ fn cloud_pull(pull: &Value) -> Result<Event, Unreadable> {
         fork_url: url.filter(|_| !same),
         base: text(pull, "/destination/branch/name")?,
         open: text(pull, "/state")? == "OPEN",
+        merged: text(pull, "/state")? == "MERGED",
     }))
 }
 
@@ -314,6 +319,7 @@ fn server_pull(pull: &Value) -> Result<Event, Unreadable> {
         fork_url: None,
         base: text(pull, "/toRef/displayId")?,
         open: text(pull, "/state")? == "OPEN",
+        merged: text(pull, "/state")? == "MERGED",
     }))
 }
 
@@ -399,6 +405,7 @@ mod tests {
                 fork_url: url.map(str::to_owned),
                 base: "main".to_owned(),
                 open: true,
+                merged: false,
             })
         };
         let hub = |from: Value| {

@@ -42,6 +42,14 @@ impl Server {
         let notifier = &node.notifier;
         self.following
             .push(tokio::spawn(Arc::clone(notifier).run(deliver)));
+        match node.store.seal_sources().await {
+            Ok(0) => {}
+            Ok(sources) => tracing::info!(
+                sources,
+                "tokens and secrets of sources are sealed to the current key"
+            ),
+            Err(error) => tracing::error!(%error, "tokens and secrets of sources cannot be sealed"),
+        }
         if let Some(source) = source {
             self.named = Some(name_source(&self.sources, &node.clock, data, source).await?);
         }
@@ -54,7 +62,7 @@ impl Server {
         let drift = DriftWatch::new(
             store(),
             clock(),
-            sources(),
+            Arc::clone(&previews),
             Arc::clone(&node.events) as Arc<dyn EventSink>,
         );
         self.following

@@ -54,9 +54,10 @@ impl Node {
     ) -> Result<(Self, Ends, watch::Sender<bool>)> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let (events, outward) = EventHub::new(Arc::clone(&clock));
-        let store = Store::connect_lazy(database_url, store_options(CONNECTIONS))
-            .context("DATABASE_URL")?;
         let keys = secret_keys(config, data)?;
+        let store = Store::connect_lazy(database_url, store_options(CONNECTIONS))
+            .context("DATABASE_URL")?
+            .sealed_by(Arc::new(keys.clone()));
         let secrets = Arc::new(SecretsServiceImpl::new(keys.clone()));
         let guard = AddressGuard {
             allow_private: config.http_allow_private,

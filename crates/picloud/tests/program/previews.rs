@@ -5,7 +5,10 @@ use std::process::Command;
 use picloud_test_support::TestRepository;
 use serde_json::{Value, json};
 
-use crate::support::{HOSTED, Server, eventually};
+use crate::{
+    drift::Hand,
+    support::{HOSTED, Server, eventually},
+};
 
 const MANIFEST: &str = "name: shop\ndomains: [shop.example.com]\nroutes:\n  - {path: /, script: scripts/a.rhai}\n  - {path: /count, script: scripts/count.rhai}\n\
     triggers:\n  - {name: tick, kind: cron, schedule: '* * * * * *', script: scripts/count.rhai}\n";
@@ -158,4 +161,28 @@ fn a_push_of_another_branch_tells_where_its_preview_is() {
     assert_eq!(server.get("/apps/shop--topic/").text(), "topic");
     push(":topic");
     eventually("its end", || server.get("/apps/shop--topic/").status == 404);
+}
+
+#[test]
+fn drift_of_a_preview_is_undone_also_after_a_new_start() {
+    let repository = TestRepository::new();
+    enabled(&repository, "{enabled: true}");
+    write(&repository, "main");
+    on_branch(&repository, "topic", "topic");
+    let server = Server::start(repository.path());
+    eventually("the preview", || {
+        server.get("/apps/shop--topic/").text() == "topic"
+    });
+    let server = server.restart(repository.path());
+    let mut hand = Hand::on(&server);
+    hand.run("UPDATE apps SET description = 'by hand' WHERE name = 'shop--topic'")
+        .expect("done");
+    let drift = || server.admin("/apps/shop--topic/drift")["drifted"].clone();
+    assert_eq!(drift(), true);
+    let healed = server.admin_request("POST", "/apps/shop--topic/heal", None);
+    assert_eq!(healed.status, 200, "{healed:?}");
+    assert_eq!(drift(), false);
+    // Its files are those of another app: there is nothing to adopt them into.
+    let adopted = server.admin_request("GET", "/apps/shop--topic/drift/patch", None);
+    assert_eq!(adopted.status, 409, "{adopted:?}");
 }

@@ -88,7 +88,7 @@ impl World {
     }
 
     fn tell(&self, action: &str, head: &str) -> Answer {
-        let open = action != "closed";
+        let (open, merged) = (!matches!(action, "closed" | "merged"), action == "merged");
         let (name, value, body) = match self.kind {
             ForgeKind::GitHub | ForgeKind::Gitea => {
                 let header = if self.kind == ForgeKind::GitHub {
@@ -97,8 +97,9 @@ impl World {
                     "X-Forgejo-Event"
                 };
                 let repository = json!({ "full_name": "octo/shop" });
+                let action = if merged { "closed" } else { action };
                 let body = json!({ "action": action, "number": 7, "repository": repository,
-                    "pull_request": { "number": 7, "title": "A topic", "state": if open { "open" } else { "closed" },
+                    "pull_request": { "number": 7, "merged": merged, "title": "A topic", "state": if open { "open" } else { "closed" },
                         "head": { "sha": head, "ref": "topic", "repo": { "full_name": self.from } },
                         "base": { "ref": "main", "repo": repository } } });
                 (header, "pull_request", body)
@@ -396,4 +397,70 @@ fn a_preview_is_in_the_comment_and_that_of_a_fork_waits_for_an_approval() {
     });
     assert_eq!(fork.server.get("/apps/shop/").status, 200);
     fork.settled();
+}
+
+#[test]
+fn a_merged_plan_needs_no_other_word_and_open_ones_are_planned_anew() {
+    let world = World::start(ForgeKind::GitHub);
+    // It changes nothing that is live, so it is the last that goes by itself.
+    world
+        .remote
+        .write("picloud.yaml", "sync: {require_reviewed: true}\n");
+    world.remote.commit("chore: plans are reviewed");
+    world
+        .server
+        .admin_request("POST", "/sources/far/sync?wait=true", None);
+    let head = world.commit(CHANGED);
+    assert_eq!(outcome(&world.tell("opened", &head)), "planned");
+    let planned = world.forge.comments(7);
+
+    // What the branch it goes to has meanwhile is in a new plan, in the same comment.
+    world.remote.write("app.yaml", MANIFEST);
+    world.remote.write("scripts/a.rhai", "2");
+    world.remote.commit("feat: another script");
+    world
+        .server
+        .admin_request("POST", "/sources/far/sync?wait=true", None);
+    let held = world.server.admin("/deployments?source=far&limit=1")["items"][0].clone();
+    assert_eq!(held["status"], "held", "{held}");
+    let approve = format!(
+        "/deployments/{}/approve",
+        held["id"].as_str().expect("an id")
+    );
+    world.server.admin_request("POST", &approve, None);
+    eventually("a plan against what is live now", || {
+        let comments = world.forge.comments(7);
+        comments.len() == 1 && comments != planned
+    });
+
+    // Merged as it was planned, it goes live by itself.
+    world.remote.git(&["checkout", "-q", "topic"]);
+    world.remote.git(&["rebase", "-q", "main"]);
+    world
+        .remote
+        .git(&["update-ref", "refs/pull/7/head", "HEAD"]);
+    let head = world.remote.git(&["rev-parse", "HEAD"]);
+    world.remote.git(&["checkout", "-q", "main"]);
+    assert_eq!(outcome(&world.tell("synchronize", &head)), "planned");
+    world.remote.git(&["merge", "-q", "--ff-only", "topic"]);
+    world
+        .server
+        .admin_request("POST", "/sources/far/sync?wait=true", None);
+    let held = world.server.admin("/deployments?source=far&limit=1")["items"][0].clone();
+    assert_eq!(
+        (&held["status"], &held["commit"]),
+        (&json!("held"), &json!(head)),
+        "{held}"
+    );
+    assert_eq!(outcome(&world.tell("closed", &head)), "closed");
+    let live =
+        || world.server.admin("/deployments?source=far&limit=1")["items"][0]["status"].clone();
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    assert_eq!(live(), "held", "closed is not merged");
+    assert_eq!(outcome(&world.tell("merged", &head)), "closed");
+    eventually("the plan that was reviewed", || live() == "synced");
+    eventually("it to be served", || {
+        world.server.get("/apps/shop/new").status == 200
+    });
+    world.settled();
 }

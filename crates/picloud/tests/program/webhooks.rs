@@ -1,11 +1,14 @@
 //! What forges tell the server, and what becomes of it.
 
 use hmac::{Hmac, KeyInit, Mac};
-use picloud_test_support::TestRepository;
+use picloud_test_support::{TestRepository, published};
 use serde_json::{Value, json};
 use sha2::Sha256;
 
-use crate::support::{Answer, Server, eventually};
+use crate::{
+    drift::Hand,
+    support::{Answer, Server, eventually},
+};
 
 const SECRET: &str = "a secret of the webhook";
 
@@ -277,4 +280,74 @@ fn a_burst_is_deployed_as_its_newest_commit_and_a_replaced_secret_overlaps() {
     alone["previous_webhook_secret"] = Value::Null;
     server.admin_request("PUT", "/sources/far", Some(&alone));
     assert_eq!(github(&server, "push", "older", &body).status, 401);
+}
+
+#[test]
+fn deliveries_as_github_publishes_them_are_understood_and_one_flipped_bit_is_none() {
+    // The branch that is pushed to in them.
+    let (server, remote) = start(&json!({}));
+    remote.git(&["branch", "-m", "master"]);
+    let body = json!({
+        "kind": "remote", "url": remote.path(), "interval": "1h", "webhook_secret": SECRET,
+        "branch": "master",
+    });
+    let put = server.admin_request("PUT", "/sources/far", Some(&body));
+    assert_eq!(put.status, 200, "{put:?}");
+    let mut seen = std::collections::BTreeSet::new();
+    for (nth, (event, body)) in published::webhooks().into_iter().enumerate() {
+        let body = body.to_string();
+        let told = github(&server, &event, &format!("published {nth}"), &body);
+        let outcome = told.json()["outcome"].as_str().map(str::to_owned);
+        let outcome = outcome.unwrap_or_else(|| panic!("{event}: {told:?}"));
+        assert!(told.status < 300, "{event}: {told:?}");
+        seen.insert(format!("{event} {outcome}"));
+
+        let mut wrong = sign(SECRET, &body).into_bytes();
+        wrong[nth % 64] ^= 1;
+        let wrong = String::from_utf8_lossy(&wrong).into_owned();
+        let headers = [
+            format!("X-GitHub-Event: {event}"),
+            format!("X-GitHub-Delivery: flipped {nth}"),
+            format!("X-Hub-Signature-256: sha256={wrong}"),
+        ];
+        let headers: Vec<&str> = headers.iter().map(String::as_str).collect();
+        assert_eq!(deliver(&server, &headers, &body).status, 401, "{event}");
+    }
+    // Tags are ignored, the branch is looked at, and pull requests are taken up.
+    for expected in ["ping pong", "push ignored", "push unchanged"] {
+        assert!(seen.contains(expected), "{expected}: {seen:?}");
+    }
+    assert!(
+        seen.iter().any(|told| told.starts_with("pull_request ")),
+        "{seen:?}"
+    );
+}
+
+#[test]
+fn what_is_kept_of_a_source_is_sealed_also_what_was_kept_in_clear_before() {
+    const TOKEN: &str = "a token that nobody may read";
+    let forge = json!({ "kind": "github", "api_url": "http://127.0.0.1:9", "token": TOKEN });
+    let (server, _remote) =
+        start(&json!({ "forge": forge, "previous_webhook_secret": "the one before" }));
+    let kept = "SELECT encode(webhook_secret, 'escape'), encode(previous_webhook_secret, 'escape'), forge ->> 'token' FROM sources WHERE name = 'far'";
+    let are_sealed = |row: &Vec<String>| {
+        row.iter()
+            .all(|text| text.starts_with("-----BEGIN AGE ENCRYPTED FILE-----"))
+    };
+    let mut hand = Hand::on(&server);
+    assert!(are_sealed(&hand.rows(kept)[0]), "{:?}", hand.rows(kept));
+    let ping = github(&server, "ping", "1", "{}");
+    assert_eq!(ping.json()["outcome"], "pong", "{ping:?}");
+
+    // As an older version left it.
+    hand.run(&format!("UPDATE sources SET webhook_secret = '{SECRET}', forge = jsonb_set(forge, '{{token}}', to_jsonb('{TOKEN}'::text)) WHERE name = 'far'")).expect("done");
+    drop(hand);
+    let own = TestRepository::new();
+    own.write("apps/near/app.yaml", "name: near\n");
+    own.commit("feat: near");
+    let server = server.restart(own.path());
+    let mut hand = Hand::on(&server);
+    assert!(are_sealed(&hand.rows(kept)[0]), "{:?}", hand.rows(kept));
+    let ping = github(&server, "ping", "2", "{}");
+    assert_eq!(ping.json()["outcome"], "pong", "{ping:?}");
 }

@@ -1727,6 +1727,14 @@ export interface components {
          *         }
          *       ],
          *       "errors": [],
+         *       "apps": [
+         *         {
+         *           "name": "guestbook",
+         *           "outcome": "applied",
+         *           "commit": "8c54261f0e7d4c0b9f6a3e2d1c0b9a8f7e6d5c4b"
+         *         }
+         *       ],
+         *       "plan_hash": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
          *       "history_rewritten": false,
          *       "generation": 12,
          *       "started_at": "2026-07-27T12:00:00.000Z",
@@ -1740,6 +1748,17 @@ export interface components {
          *     }
          */
         Deployment: {
+            /** @description What became of each app; one that is not listed is unchanged. */
+            apps: {
+                /** @description Where the app is now; null: it is not live. */
+                commit: string | null;
+                name: string;
+                /**
+                 * @description `invalid`: it has errors; `blocked`: what it depends on has errors; both stay as they were.
+                 * @enum {string}
+                 */
+                outcome: "applied" | "removed" | "invalid" | "blocked" | "reverted";
+            }[];
             author: string;
             changes: components["schemas"]["Change"][];
             /** @description The commit's full id. */
@@ -1754,6 +1773,8 @@ export interface components {
             /** Format: uuid */
             id: string;
             message: string;
+            /** @description Of what the commit would change, as plans of it show it; null for keys of one app. */
+            plan_hash: string | null;
             /** @description What was live before. */
             previous_commit: string | null;
             /**
