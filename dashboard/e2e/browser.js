@@ -9,13 +9,17 @@ import { chromium } from 'playwright-core';
 const axe = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
 const CANDIDATES = [process.env.CHROMIUM, '/usr/bin/chromium', '/usr/bin/chromium-browser', '/usr/bin/google-chrome'];
 
+export const ARGUMENTS = ['--no-sandbox', '--disable-gpu', '--disable-background-networking', '--disable-component-update', '--disable-sync', '--no-first-run'];
+
+/** Where Chromium is. */
+export function executable() {
+	const path = CANDIDATES.find((path) => path && existsSync(path));
+	assert.ok(path, 'Chromium is needed: scripts/install-dependencies.sh --test');
+	return path;
+}
+
 export async function launch() {
-	const executablePath = CANDIDATES.find((path) => path && existsSync(path));
-	assert.ok(executablePath, 'Chromium is needed: scripts/install-dependencies.sh --test');
-	return chromium.launch({
-		executablePath,
-		args: ['--no-sandbox', '--disable-gpu', '--disable-background-networking', '--disable-component-update', '--disable-sync', '--no-first-run']
-	});
+	return chromium.launch({ executablePath: executable(), args: ARGUMENTS });
 }
 
 const KINDS = { html: 'text/html', js: 'text/javascript', css: 'text/css', svg: 'image/svg+xml', woff2: 'font/woff2' };

@@ -11,6 +11,8 @@ mod apps;
 mod audit;
 mod dead_letters;
 mod deployments;
+mod device;
+mod diffs;
 mod drift;
 mod etag;
 mod events;
@@ -18,12 +20,14 @@ mod instance;
 mod keys;
 pub mod openapi;
 mod operations;
+mod people;
 mod plan;
 mod previews;
 mod replay;
 mod runs;
 mod schedule;
 mod session;
+mod sign_in;
 mod sources;
 mod stats;
 mod triggers;
@@ -47,8 +51,8 @@ use self::{
     session::LoginThrottle,
 };
 use crate::{
-    drift::DriftWatch, events::EventHub, live_cache::LiveCache, previews::Previews, pulls::Pulls,
-    sources::Sources,
+    drift::DriftWatch, events::EventHub, live_cache::LiveCache, oidc::Oidc, previews::Previews,
+    pulls::Pulls, sources::Sources,
 };
 
 pub(crate) use answer::Problem;
@@ -83,6 +87,8 @@ pub struct AdminState {
     pub version: &'static str,
     /// What secrets are sealed to.
     pub recipient: String,
+    /// Who people sign in by without a key, if by anybody.
+    pub oidc: Option<Arc<Oidc>>,
     /// Whether an app owns a host name.
     pub owns_domain: Arc<dyn Fn(&str) -> bool + Send + Sync>,
     /// When this process was started.
@@ -99,6 +105,8 @@ pub struct AdminState {
 pub struct Kept {
     /// Wrong keys, by address.
     throttle: LoginThrottle,
+    /// Programs that ask to be let in, by address.
+    logins: LoginThrottle,
     /// The live configuration, until it changes.
     live: LiveCache,
     /// Streams of events that may be open at once.
@@ -111,6 +119,7 @@ impl Default for Kept {
     fn default() -> Self {
         Self {
             throttle: LoginThrottle::default(),
+            logins: LoginThrottle::default(),
             live: LiveCache::default(),
             streams: Arc::new(Semaphore::new(MAX_STREAMS)),
             writes: Mutex::default(),

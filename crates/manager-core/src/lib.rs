@@ -13,6 +13,7 @@ pub mod keys;
 pub mod live_cache;
 pub mod mirror;
 pub mod notifications;
+pub mod oidc;
 pub mod origin;
 pub mod previews;
 pub mod pulls;

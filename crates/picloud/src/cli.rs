@@ -3,6 +3,7 @@
 mod access;
 mod delivery;
 mod live;
+mod oidc;
 
 mod events;
 
@@ -16,12 +17,13 @@ pub use events::{
     LogsArgs, ReplayArgs, RunArgs, RunsArgs, TriggersArgs,
 };
 
-pub use access::{CreateKeyArgs, KeysCommand};
+pub use access::{CreateKeyArgs, KeysCommand, LoginArgs, LogoutArgs};
 pub use delivery::{
     AddSourceArgs, ApproveArgs, BackupArgs, ForgeArg, RestoreArgs, SourceKindArg, SourcesCommand,
     WaitArgs,
 };
 pub use live::{DriftArgs, HealArgs, RollbackArgs, SourceArgs};
+pub use oidc::OidcArgs;
 
 /// The whole command line.
 #[derive(Debug, Parser)]
@@ -98,6 +100,10 @@ pub enum Command {
     /// Adds, lists and removes what is deployed from
     #[command(subcommand)]
     Sources(SourcesCommand),
+    /// Gets a key for this machine, once a person lets it in
+    Login(LoginArgs),
+    /// Ends the key that `login` got, and forgets it
+    Logout(LogoutArgs),
     /// Makes, lists and revokes API keys
     #[command(subcommand)]
     Keys(KeysCommand),
@@ -236,6 +242,9 @@ pub struct ServerArgs {
     /// Where scripts run: in this process, or in confined processes of their own
     #[arg(long, env = "PICLOUD_EXECUTOR", value_name = "MODE")]
     pub executor: Option<ExecutorMode>,
+    /// Who people sign in by.
+    #[command(flatten)]
+    pub oidc: OidcArgs,
 }
 
 /// Where scripts run.

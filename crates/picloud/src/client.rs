@@ -1,13 +1,16 @@
 //! How commands speak to a running server.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::{Context, Result, anyhow, bail};
 use reqwest::{Method, StatusCode};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::{cli::ConnectionArgs, config::DEFAULT_DATA_DIR};
+use crate::{cli::ConnectionArgs, config::DEFAULT_DATA_DIR, credentials::Credentials};
 
 /// Where a server that runs on a data directory says how it is reached.
 pub const RUNNING_FILE: &str = "server.json";
@@ -36,11 +39,14 @@ impl Client {
     pub fn connect(args: &ConnectionArgs) -> Result<Self> {
         let (base, token) = match (&args.server, &args.token) {
             (Some(server), Some(token)) => (server.clone(), token.clone()),
-            (Some(_), None) => {
-                bail!("--server needs a key: --token KEY, or the variable PICLOUD_TOKEN")
-            }
+            (Some(server), None) => (server.clone(), kept_for(server)?),
             (None, token) => local(args, token.clone())?,
         };
+        Self::at(&base, token)
+    }
+
+    /// A server, and the key that it is asked with; without one, only what needs none.
+    pub fn at(base: &str, token: String) -> Result<Self> {
         let base = base.trim_end_matches('/').to_owned();
         // Fails only when a provider is there already, which is as good.
         let _ = rustls::crypto::ring::default_provider().install_default();
@@ -62,6 +68,27 @@ impl Client {
     pub async fn post(&self, path: &str, body: Vec<u8>, content_type: &str) -> Result<Value> {
         self.send(Method::POST, path, Some((body, content_type)))
             .await
+    }
+
+    /// `POST`, below `/api/v1/admin`, with JSON and without the key; a refusal is given as its code.
+    pub async fn try_post(&self, path: &str, body: &Value) -> Result<Result<Value, String>> {
+        let url = format!("{}/api/v1/admin{path}", self.base);
+        let answer = self
+            .http
+            .post(&url)
+            .header("content-type", "application/json")
+            .body(body.to_string())
+            .send()
+            .await
+            .map_err(|error| anyhow!("cannot reach {}: {}", self.base, root_cause(&error)))?;
+        let status = answer.status();
+        let bytes = answer.bytes().await.context("the answer broke off")?;
+        let told: Value = serde_json::from_slice(&bytes).unwrap_or_default();
+        match told["code"].as_str() {
+            _ if status.is_success() => Ok(Ok(told)),
+            Some(code) => Ok(Err(code.to_owned())),
+            None => Err(refusal(status, &bytes, path)),
+        }
     }
 
     /// `PUT`, below `/api/v1/admin`, with JSON.
@@ -211,6 +238,28 @@ fn refusal(status: StatusCode, body: &[u8], path: &str) -> anyhow::Error {
     }
 }
 
+/// The key that `login` got for a server.
+fn kept_for(server: &str) -> Result<String> {
+    let kept = Credentials::read()?;
+    match kept.key_for(server) {
+        Some(key) => Ok(key.to_owned()),
+        None => bail!(
+            "--server needs a key: --token KEY, the variable PICLOUD_TOKEN, or `picloud login --server {server}`"
+        ),
+    }
+}
+
+/// The server that runs on a data directory.
+pub fn running(dir: Option<&Path>) -> Result<RunningServer> {
+    let dir = dir.unwrap_or(Path::new(DEFAULT_DATA_DIR));
+    let path = dir.join(RUNNING_FILE);
+    let text = std::fs::read(&path).with_context(|| {
+        let dir = dir.display();
+        format!("no server runs on the data directory {dir}: name one with --server")
+    })?;
+    serde_json::from_slice(&text).with_context(|| format!("{} is damaged", path.display()))
+}
+
 fn local(args: &ConnectionArgs, token: Option<String>) -> Result<(String, String)> {
     let dir = args
         .data_dir
@@ -218,8 +267,14 @@ fn local(args: &ConnectionArgs, token: Option<String>) -> Result<(String, String
         .unwrap_or_else(|| PathBuf::from(DEFAULT_DATA_DIR));
     let path = dir.join(RUNNING_FILE);
     let Ok(text) = std::fs::read(&path) else {
+        // Who named no data directory may mean the server that they logged in to.
+        if args.data_dir.is_none()
+            && let Some((server, key)) = Credentials::read()?.current()
+        {
+            return Ok((server.to_owned(), token.unwrap_or_else(|| key.to_owned())));
+        }
         bail!(
-            "no server runs on the data directory {}: start one with `picloud up`, or name one with --server and --token",
+            "no server runs on the data directory {}: start one with `picloud up`, name one with --server and --token, or use `picloud login`",
             dir.display()
         );
     };

@@ -17,6 +17,7 @@ pub mod git_hook;
 pub mod history;
 pub mod init;
 pub mod keys;
+pub mod login;
 pub mod logs;
 pub mod migrate;
 pub mod plan;

@@ -8,11 +8,14 @@ use std::{
 };
 
 use anyhow::{Context, Result, anyhow, bail};
-use picloud_manager_core::Signers;
+use picloud_manager_core::{Signers, oidc::OidcSettings};
 use picloud_shared::SourceName;
 use serde::Deserialize;
 
-use crate::cli::{ExecutorMode, LogFormat, Role, ServerArgs};
+use crate::{
+    cli::{ExecutorMode, LogFormat, Role, ServerArgs},
+    oidc_config::{self, OidcFile},
+};
 
 /// The settings of a server.
 #[derive(Debug, Clone)]
@@ -43,6 +46,8 @@ pub struct ServerConfig {
     pub webhook_max_body: usize,
     /// Whose signatures of commits count, by source.
     pub signers: BTreeMap<SourceName, Signers>,
+    /// Who people sign in by without a key.
+    pub oidc: Option<OidcSettings>,
     /// What this process does.
     pub roles: Roles,
 }
@@ -105,6 +110,8 @@ struct ConfigFile {
     executor: Option<ExecutorMode>,
     webhook_max_body: Option<String>,
     #[serde(default)]
+    oidc: OidcFile,
+    #[serde(default)]
     sources: BTreeMap<String, SourceFile>,
 }
 
@@ -148,6 +155,7 @@ impl ServerConfig {
             .map_err(|error| problems.push(error))
             .unwrap_or_default();
         let signers = signers(file.sources, &mut problems);
+        let oidc = oidc_config::resolve(&args.oidc, file.oidc, &mut problems);
         let (Some(listen), Some(base_domain), true) = (listen, base_domain, problems.is_empty())
         else {
             let lines: Vec<String> = problems
@@ -175,6 +183,7 @@ impl ServerConfig {
             http_allow_private: allow_private().or(file.http_allow_private).unwrap_or(false),
             webhook_max_body,
             signers,
+            oidc,
             roles: Roles::ALL,
         })
     }

@@ -5,11 +5,13 @@ pub mod cli;
 pub mod client;
 pub mod command;
 pub mod config;
+pub mod credentials;
 pub mod dashboard;
 pub mod data_dir;
 pub mod deliver;
 pub mod folder_tree;
 pub mod heartbeat;
+mod oidc_config;
 pub mod private_postgres;
 pub mod probe;
 pub mod server;
@@ -95,6 +97,8 @@ fn dispatch(command: &cli::Command) -> anyhow::Result<Ending> {
         C::Triggers(args) => command::triggers::run(args),
         C::DeadLetters(command) => command::dead_letters::run(command),
         C::Keys(args) => command::keys::run(args),
+        C::Login(args) => command::login::login(args),
+        C::Logout(args) => command::login::logout(args),
         C::Schedule(args) => command::schedule::run(args),
         C::Secrets(args) => command::secrets::run(args),
         C::Sync(args) => command::sync::run(args),

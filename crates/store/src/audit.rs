@@ -29,6 +29,17 @@ pub struct AuditEntry {
     pub detail: Value,
 }
 
+/// An entry as it was noted, with whose key it was.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NotedEntry {
+    /// What was noted.
+    pub entry: AuditEntry,
+    /// Whose key it was, where an identity provider said so.
+    pub person: Option<Uuid>,
+    /// By which the provider knew them.
+    pub subject: Option<String>,
+}
+
 /// Which entries are wanted.
 #[derive(Debug, Clone, Default)]
 pub struct AuditFilter {
@@ -50,6 +61,8 @@ struct Row {
     id: Uuid,
     at: DateTime<Utc>,
     key_id: Option<Uuid>,
+    person_id: Option<Uuid>,
+    subject: Option<String>,
     actor: String,
     action: String,
     target: String,
@@ -57,12 +70,12 @@ struct Row {
     detail: Value,
 }
 
-impl TryFrom<Row> for AuditEntry {
+impl TryFrom<Row> for NotedEntry {
     type Error = StoreError;
 
     fn try_from(row: Row) -> Result<Self, StoreError> {
         let app = row.app.as_deref().map(str::parse).transpose();
-        Ok(Self {
+        let entry = AuditEntry {
             app: app.map_err(|_| StoreError::Corrupt(format!("audit_log.app of {}", row.id)))?,
             id: row.id,
             at: row.at,
@@ -71,6 +84,11 @@ impl TryFrom<Row> for AuditEntry {
             action: row.action,
             target: row.target,
             detail: row.detail,
+        };
+        Ok(Self {
+            entry,
+            person: row.person_id,
+            subject: row.subject,
         })
     }
 }
@@ -79,8 +97,10 @@ impl Store {
     /// Notes who did what.
     pub async fn append_audit(&self, entry: &AuditEntry) -> Result<(), StoreError> {
         sqlx::query!(
-            "INSERT INTO audit_log (id, at, key_id, actor, action, target, app, detail)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+            "INSERT INTO audit_log (id, at, key_id, actor, action, target, app, detail, person_id, subject)
+             SELECT $1, $2, $3, $4, $5, $6, $7, $8, p.id, p.subject
+             FROM (SELECT $3::uuid AS id) key LEFT JOIN api_keys k ON k.id = key.id
+                 LEFT JOIN people p ON p.id = k.person_id",
             entry.id,
             entry.at,
             entry.key.map(|key| key.0),
@@ -100,10 +120,10 @@ impl Store {
         &self,
         filter: &AuditFilter,
         query: &PageQuery,
-    ) -> Result<Page<AuditEntry>, StoreError> {
+    ) -> Result<Page<NotedEntry>, StoreError> {
         let rows = sqlx::query_as!(
             Row,
-            r#"SELECT id, at, key_id, actor, action, target, app, detail AS "detail: Value" FROM audit_log
+            r#"SELECT id, at, key_id, person_id, subject, actor, action, target, app, detail AS "detail: Value" FROM audit_log
                WHERE ($1::text IS NULL OR app = $1)
                  AND ($2::text IS NULL OR action = $2 OR starts_with(action, $2 || '.'))
                  AND ($3::text IS NULL OR actor = $3) AND ($4::text IS NULL OR target = $4)
@@ -124,7 +144,7 @@ impl Store {
         let items = rows
             .into_iter()
             .map(TryInto::try_into)
-            .collect::<Result<Vec<AuditEntry>, _>>()?;
-        Ok(query.page(items, |entry| entry.id))
+            .collect::<Result<Vec<NotedEntry>, _>>()?;
+        Ok(query.page(items, |noted| noted.entry.id))
     }
 }

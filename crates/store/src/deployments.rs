@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use picloud_shared::{
-    CommitId, DeploymentId, Diagnostic, SourceId, SourceName,
+    AppName, CommitId, DeploymentId, Diagnostic, SourceId, SourceName,
     deployment::{Deployment, DeploymentReason, DeploymentStatus},
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -169,6 +169,7 @@ impl Store {
     pub async fn deployments(
         &self,
         source: Option<&SourceName>,
+        app: Option<&AppName>,
         query: &PageQuery,
     ) -> Result<Page<Deployment>, StoreError> {
         let rows = sqlx::query_as!(
@@ -178,10 +179,14 @@ impl Store {
                  history_rewritten, generation, started_at, duration_ms
                FROM deployments d JOIN sources s ON s.id = d.source_id
                WHERE (s.name = $1 OR $1::text IS NULL AND s.preview_of IS NULL) AND ($2::uuid IS NULL OR d.id < $2)
+                 AND ($4::text IS NULL
+                   OR EXISTS (SELECT 1 FROM json_array_elements(d.changes) c WHERE c ->> 'app' = $4)
+                   OR EXISTS (SELECT 1 FROM json_array_elements(d.errors) e WHERE e ->> 'app' = $4))
                ORDER BY d.id DESC LIMIT $3"#,
             source.map(SourceName::as_str),
             query.after()?,
             query.rows(),
+            app.map(AppName::as_str),
         )
         .fetch_all(self.pool())
         .await?;
@@ -201,7 +206,11 @@ impl Store {
             limit: 1,
             cursor: None,
         };
-        Ok(self.deployments(Some(source), &query).await?.items.pop())
+        Ok(self
+            .deployments(Some(source), None, &query)
+            .await?
+            .items
+            .pop())
     }
 
     /// The deployment of this commit that is held, or waits.

@@ -21,6 +21,23 @@ pub struct KeyRecord {
     pub last_used_at: Option<DateTime<Utc>>,
     /// When it was revoked.
     pub revoked_at: Option<DateTime<Utc>>,
+    /// Whose it is, where an identity provider said so.
+    pub person: Option<KeyPerson>,
+}
+
+/// Whose a key is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyPerson {
+    /// Ours.
+    pub id: Uuid,
+    /// The identity provider.
+    pub issuer: String,
+    /// By which the provider knows them.
+    pub subject: String,
+    /// Where the provider tells it.
+    pub email: Option<String>,
+    /// What they were when they last signed in.
+    pub role: String,
 }
 
 /// A key to be written.
@@ -53,6 +70,11 @@ struct Row {
     expires_at: Option<DateTime<Utc>>,
     last_used_at: Option<DateTime<Utc>>,
     revoked_at: Option<DateTime<Utc>>,
+    person: Option<Uuid>,
+    issuer: Option<String>,
+    subject: Option<String>,
+    email: Option<String>,
+    role: Option<String>,
 }
 
 impl TryFrom<Row> for KeyRecord {
@@ -67,6 +89,16 @@ impl TryFrom<Row> for KeyRecord {
             (None, None) => None,
             _ => return Err(corrupt()),
         };
+        let person = match (row.person, row.issuer, row.subject, row.role) {
+            (Some(id), Some(issuer), Some(subject), Some(role)) => Some(KeyPerson {
+                id,
+                issuer,
+                subject,
+                email: row.email,
+                role,
+            }),
+            _ => None,
+        };
         let scopes: Option<Vec<Scope>> = row.scopes.iter().map(|word| Scope::parse(word)).collect();
         Ok(Self {
             grant: KeyGrant {
@@ -80,6 +112,7 @@ impl TryFrom<Row> for KeyRecord {
             expires_at: row.expires_at,
             last_used_at: row.last_used_at,
             revoked_at: row.revoked_at,
+            person,
         })
     }
 }
@@ -94,8 +127,9 @@ impl Store {
         let row = sqlx::query_as!(
             Row,
             r#"SELECT k.id, k.name, k.prefix, k.scopes, k.app_id AS "app_id?", a.name AS "app?", k.created_at,
-                 k.expires_at, k.last_used_at, k.revoked_at
-               FROM api_keys k LEFT JOIN apps a ON a.id = k.app_id
+                 k.expires_at, k.last_used_at, k.revoked_at, k.person_id AS person, p.issuer AS "issuer?",
+                 p.subject AS "subject?", p.email, p.role AS "role?"
+               FROM api_keys k LEFT JOIN apps a ON a.id = k.app_id LEFT JOIN people p ON p.id = k.person_id
                WHERE k.hash = $1 AND k.revoked_at IS NULL AND (k.expires_at IS NULL OR k.expires_at > $2)"#,
             hash.as_slice(),
             now,
@@ -129,8 +163,9 @@ impl Store {
         let row = sqlx::query_as!(
             Row,
             r#"SELECT k.id, k.name, k.prefix, k.scopes, k.app_id AS "app_id?", a.name AS "app?", k.created_at,
-                 k.expires_at, k.last_used_at, k.revoked_at
-               FROM api_keys k LEFT JOIN apps a ON a.id = k.app_id
+                 k.expires_at, k.last_used_at, k.revoked_at, k.person_id AS person, p.issuer AS "issuer?",
+                 p.subject AS "subject?", p.email, p.role AS "role?"
+               FROM api_keys k LEFT JOIN apps a ON a.id = k.app_id LEFT JOIN people p ON p.id = k.person_id
                WHERE k.id = $1 AND k.revoked_at IS NULL AND (k.expires_at IS NULL OR k.expires_at > $2)"#,
             id.0,
             now,
@@ -175,9 +210,10 @@ impl Store {
         let rows = sqlx::query_as!(
             Row,
             r#"SELECT k.id, k.name, k.prefix, k.scopes, k.app_id AS "app_id?", a.name AS "app?", k.created_at,
-                 k.expires_at, k.last_used_at, k.revoked_at
-               FROM api_keys k LEFT JOIN apps a ON a.id = k.app_id
-               WHERE k.revoked_at IS NULL AND ($3::uuid IS NULL OR k.app_id = $3)
+                 k.expires_at, k.last_used_at, k.revoked_at, k.person_id AS person, p.issuer AS "issuer?",
+                 p.subject AS "subject?", p.email, p.role AS "role?"
+               FROM api_keys k LEFT JOIN apps a ON a.id = k.app_id LEFT JOIN people p ON p.id = k.person_id
+               WHERE k.revoked_at IS NULL AND (k.person_id IS NULL OR k.parent_id IS NOT NULL) AND ($3::uuid IS NULL OR k.app_id = $3)
                  AND ($1::uuid IS NULL OR k.id < $1)
                ORDER BY k.id DESC LIMIT $2"#,
             query.after()?,
@@ -198,8 +234,9 @@ impl Store {
         let row = sqlx::query_as!(
             Row,
             r#"SELECT k.id, k.name, k.prefix, k.scopes, k.app_id AS "app_id?", a.name AS "app?", k.created_at,
-                 k.expires_at, k.last_used_at, k.revoked_at
-               FROM api_keys k LEFT JOIN apps a ON a.id = k.app_id
+                 k.expires_at, k.last_used_at, k.revoked_at, k.person_id AS person, p.issuer AS "issuer?",
+                 p.subject AS "subject?", p.email, p.role AS "role?"
+               FROM api_keys k LEFT JOIN apps a ON a.id = k.app_id LEFT JOIN people p ON p.id = k.person_id
                WHERE k.id = $1 AND k.revoked_at IS NULL"#,
             id.0,
         )
@@ -228,7 +265,7 @@ impl Store {
             "INSERT INTO api_keys (id, name, hash, prefix, scopes, app_id, created_at, expires_at)
              SELECT $1, $2, $3, $4, $5, $6, $7, $8 WHERE NOT EXISTS (
                  SELECT 1 FROM api_keys WHERE name = $2 AND app_id IS NOT DISTINCT FROM $6
-                     AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > $7))",
+                     AND revoked_at IS NULL AND person_id IS NULL AND (expires_at IS NULL OR expires_at > $7))",
             key.id.0,
             key.name,
             key.hash.as_slice(),
@@ -244,7 +281,8 @@ impl Store {
         Ok(done.rows_affected() > 0)
     }
 
-    /// Revokes a key and ends its sessions; whether there was one to revoke.
+    /// Revokes a key, those of programs that its holder let in, and the sessions of all of them;
+    /// whether there was one to revoke.
     pub async fn revoke_key(&self, id: KeyId, now: DateTime<Utc>) -> Result<bool, StoreError> {
         let mut transaction = self.pool().begin().await?;
         let done = sqlx::query!(
@@ -254,9 +292,20 @@ impl Store {
         )
         .execute(&mut *transaction)
         .await?;
-        sqlx::query!("DELETE FROM sessions WHERE key_id = $1", id.0)
-            .execute(&mut *transaction)
-            .await?;
+        sqlx::query!(
+            "WITH RECURSIVE family AS (
+                 SELECT $1::uuid AS id
+                 UNION SELECT k.id FROM api_keys k JOIN family f ON k.parent_id = f.id
+             ), ended AS (
+                 UPDATE api_keys SET revoked_at = $2
+                 WHERE id IN (SELECT f.id FROM family f) AND revoked_at IS NULL
+             )
+             DELETE FROM sessions WHERE key_id IN (SELECT f.id FROM family f)",
+            id.0,
+            now,
+        )
+        .execute(&mut *transaction)
+        .await?;
         transaction.commit().await?;
         Ok(done.rows_affected() > 0)
     }

@@ -42,6 +42,8 @@ pub struct RunFilter {
     pub kind: Option<RunKind>,
     /// By this trigger.
     pub trigger: Option<String>,
+    /// That this run caused.
+    pub cause: Option<RunId>,
     /// That began at this time or later.
     pub since: Option<DateTime<Utc>>,
     /// That began before this time.
@@ -151,7 +153,7 @@ impl Store {
                  AND ($2::text IS NULL OR status = $2) AND ($3::text IS NULL OR kind = $3)
                  AND ($4::text IS NULL OR trigger = $4)
                  AND ($5::timestamptz IS NULL OR started_at >= $5) AND ($6::timestamptz IS NULL OR started_at < $6)
-                 AND ($7::uuid IS NULL OR id < $7)
+                 AND ($7::uuid IS NULL OR id < $7) AND ($9::uuid IS NULL OR cause = $9)
                ORDER BY id DESC LIMIT $8"#,
             filter.app.as_ref().map(AppName::as_str),
             filter.status.map(RunStatus::as_str),
@@ -161,6 +163,7 @@ impl Store {
             filter.until,
             query.after()?,
             query.rows(),
+            filter.cause.map(|cause| cause.0),
         )
         .fetch_all(self.pool())
         .await?;

@@ -18,8 +18,8 @@ export interface Wait {
 }
 
 const OF_DEPLOYMENT: Partial<Record<Deployment['status'], (it: Deployment) => string>> = {
-	failed: (it) => `${plural(it.errors.filter((error) => error.severity === 'error').length, 'error')}; nothing of this commit is live`,
-	partial: (it) => `${plural(it.errors.filter((error) => error.severity === 'error').length, 'error')}; some apps stay at an earlier commit`,
+	failed: (it) => `${plural(it.counts.errors, 'error')}; nothing of this commit is live`,
+	partial: (it) => `${plural(it.counts.errors, 'error')}; some apps stay at an earlier commit`,
 	held: () => 'removes much: waits for an approval',
 	reverted: () => 'a check failed; its apps went back',
 	waiting: () => 'waits for its window'

@@ -1,4 +1,4 @@
-import type { Deployment, Diagnostic } from '$lib/api';
+import type { Deployment } from '$lib/api';
 import { plural } from '$lib/format';
 import { field } from '$lib/json';
 
@@ -31,9 +31,7 @@ export function outcomes(deployment: Deployment): Outcome[] {
 }
 
 /** How many errors and warnings there are, in words. */
-export function findings(of: Diagnostic[]): { words: string; bad: boolean }[] {
-	const warnings = of.filter((one) => one.severity === 'warning').length;
-	const errors = of.length - warnings;
+export function findings({ errors, warnings }: Deployment['counts']): { words: string; bad: boolean }[] {
 	return [
 		...(errors > 0 ? [{ words: plural(errors, 'error'), bad: true }] : []),
 		...(warnings > 0 ? [{ words: plural(warnings, 'warning'), bad: false }] : [])

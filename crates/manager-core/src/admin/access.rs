@@ -41,6 +41,14 @@ macro_rules! needs {
 
 needs!(AppView true, SourceView true, SourceSync false, SourceManage false, DeploymentView true, RunView true, KeyManage true, TriggerManage true, TriggerFire true, DeadLetterView true, DeadLetterManage true, RunReplay true, AppInvoke true, DriftView true, DriftHeal true, AuditView false, StatsView true, EventsView true, InstanceView true);
 
+pub(super) struct PeopleManage;
+
+impl Needs for PeopleManage {
+    const CAPABILITY: Capability = Capability::KeyManage;
+    // People are of the instance.
+    const OF_ONE_APP: bool = false;
+}
+
 pub(super) struct PlanCreate;
 
 impl Needs for PlanCreate {
@@ -123,6 +131,25 @@ impl FromRequestParts<AdminState> for Anyone {
     }
 }
 
+/// Somebody whose key is valid, or anybody else: for what may be asked before one signs in.
+pub(super) struct MaybeCaller(pub(super) Option<Caller>);
+
+impl Guard for MaybeCaller {
+    const ACCESS: Access = Access::Anyone;
+}
+
+impl FromRequestParts<AdminState> for MaybeCaller {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &AdminState) -> Result<Self, Problem> {
+        match Caller::from_request_parts(parts, state).await {
+            Ok(caller) => Ok(Self(Some(caller))),
+            Err(problem) if problem.is_unauthorized() => Ok(Self(None)),
+            Err(problem) => Err(problem),
+        }
+    }
+}
+
 /// Somebody whose key is valid.
 pub(super) struct Caller {
     pub(super) record: KeyRecord,
@@ -202,7 +229,8 @@ impl Caller {
             }
             let given = parts.headers.get("x-csrf-token");
             if !given.is_some_and(|given| session::same(given.as_bytes(), csrf.as_bytes())) {
-                let detail = "a write by session needs the header X-CSRF-Token, from /me";
+                let detail =
+                    "a write by session needs the header X-CSRF-Token, from /session or /me";
                 return Err(Problem::new(StatusCode::FORBIDDEN, "csrf", detail));
             }
         }

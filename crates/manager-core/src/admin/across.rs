@@ -59,24 +59,27 @@ pub(super) async fn overview(
         .map(|(name, sync, health)| json!({ "app": name, "sync": sync, "health": health }));
     let named: Vec<Value> = named.collect();
     let sees_runs = [Scope::RunRead, Scope::InstanceAdmin];
-    let letters = if caller
+    let sees_runs = caller
         .grant
         .scopes
         .iter()
-        .any(|scope| sees_runs.contains(scope))
-    {
+        .any(|scope| sees_runs.contains(scope));
+    let (mut letters, mut queue) = (None, None);
+    if sees_runs {
         let only = caller.only();
-        let count = state.store.count_dead_letters(only, MAX_COUNTED).await?;
-        Some(count)
-    } else {
-        None
-    };
+        letters = Some(state.store.count_dead_letters(only, MAX_COUNTED).await?);
+        if only.is_none() {
+            let (waiting, running) = state.store.outbox_depth().await?;
+            queue = Some(json!({ "waiting": waiting, "running": running }));
+        }
+    }
     Ok(Json(json!({
         "apps": seen.len(),
         "sync": counted(&apps::SYNC, seen.iter().map(|(_, sync, _)| *sync)),
         "health": counted(&apps::HEALTH, seen.iter().map(|(.., health)| *health)),
         "attention": named,
         "dead_letters": letters,
+        "queue": queue,
     })))
 }
 

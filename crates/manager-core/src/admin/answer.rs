@@ -59,6 +59,11 @@ impl Problem {
         )
     }
 
+    /// Whether it is for want of a good key alone.
+    pub(super) fn is_unauthorized(&self) -> bool {
+        self.status == StatusCode::UNAUTHORIZED
+    }
+
     pub(crate) fn forbidden(scope: &str) -> Self {
         Self::new(
             StatusCode::FORBIDDEN,
@@ -261,7 +266,9 @@ impl ListQuery {
 /// A body, as JSON. What is no JSON is 400, JSON that says something else is 422.
 pub(super) fn read<T: serde::de::DeserializeOwned>(body: &[u8]) -> Answer<T> {
     serde_json::from_slice(body).map_err(|error| {
-        if error.is_data() {
+        // What is no text of an enum is no data error to serde_json, and is JSON all the same.
+        let is_json = || serde_json::from_slice::<serde::de::IgnoredAny>(body).is_ok();
+        if error.is_data() || is_json() {
             Problem::invalid(format!("the body: {error}"))
         } else {
             let detail = format!("the body is no JSON: {error}");

@@ -2,7 +2,7 @@
 
 use axum::extract::{Query, State};
 use picloud_shared::{AppName, KeyGrant, KeyId};
-use picloud_store::audit::{AuditEntry, AuditFilter};
+use picloud_store::audit::{AuditEntry, AuditFilter, NotedEntry};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -18,6 +18,16 @@ use super::{
 pub(super) struct Actor {
     key: KeyId,
     name: String,
+}
+
+impl Actor {
+    /// Who has this key.
+    pub(super) fn of(key: KeyId, name: &str) -> Self {
+        Self {
+            key,
+            name: name.to_owned(),
+        }
+    }
 }
 
 impl From<&KeyGrant> for Actor {
@@ -108,7 +118,8 @@ pub(super) async fn list(
     Ok(page(&state.store.audit(&filter, &query).await?, show))
 }
 
-fn show(entry: &AuditEntry) -> Value {
+fn show(noted: &NotedEntry) -> Value {
+    let entry = &noted.entry;
     let mut detail = entry.detail.clone();
     let mut side = |name: &str| {
         let fields = detail.as_object_mut();
@@ -120,6 +131,8 @@ fn show(entry: &AuditEntry) -> Value {
         "at": time(entry.at),
         "key": entry.key,
         "actor": entry.actor,
+        "person": noted.person,
+        "subject": noted.subject,
         "action": entry.action,
         "target": entry.target,
         "app": entry.app,

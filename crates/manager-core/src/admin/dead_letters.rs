@@ -31,6 +31,29 @@ pub(super) struct Filter {
     until: Option<String>,
 }
 
+/// The same in a body, where nothing else may stand.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Strict {
+    app: Option<String>,
+    trigger: Option<String>,
+    source_kind: Option<String>,
+    since: Option<String>,
+    until: Option<String>,
+}
+
+impl From<Strict> for Filter {
+    fn from(strict: Strict) -> Self {
+        Self {
+            app: strict.app,
+            trigger: strict.trigger,
+            source_kind: strict.source_kind,
+            since: strict.since,
+            until: strict.until,
+        }
+    }
+}
+
 impl Filter {
     /// Of this app, where one is named or the caller may touch no other.
     fn parse(self, app: Option<AppName>) -> Answer<DeadLetterFilter> {
@@ -72,7 +95,8 @@ async fn chosen(
     let filter: Filter = if body.is_empty() {
         Filter::default()
     } else {
-        read(body)?
+        // A misspelt key must not mean all of them.
+        read::<Strict>(body)?.into()
     };
     let Some(app) = caller.app_filter(state, filter.app.as_deref()).await? else {
         return Ok(Vec::new());

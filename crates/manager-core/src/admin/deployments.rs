@@ -6,7 +6,7 @@ use axum::{
     http::StatusCode,
 };
 use picloud_shared::{
-    AppName, DeploymentId, SourceName,
+    AppName, DeploymentId, Severity, SourceName,
     deployment::{Deployment, DeploymentStatus},
 };
 use serde::Deserialize;
@@ -22,6 +22,8 @@ use super::{
 #[derive(Deserialize)]
 pub(super) struct Filter {
     source: Option<String>,
+    app: Option<String>,
+    brief: Option<bool>,
 }
 
 pub(super) async fn list(
@@ -42,11 +44,26 @@ pub(super) async fn list(
             }
         }
     };
-    let mut found = state.store.deployments(source.as_ref(), &query).await?;
+    let Some(app) = caller.app_filter(&state, filter.app.as_deref()).await? else {
+        return Ok(super::answer::none());
+    };
+    // Who may see one app alone sees all deployments, of that app what they did.
+    let asked = filter.app.and(app);
+    let mut found = state
+        .store
+        .deployments(source.as_ref(), asked.as_ref(), &query)
+        .await?;
     for deployment in &mut found.items {
         confine(deployment, caller.only());
     }
-    Ok(page(&found, show_value))
+    let brief = filter.brief.unwrap_or(false);
+    Ok(page(&found, |deployment| {
+        let mut shown = show_value(deployment);
+        if brief {
+            shorten(&mut shown);
+        }
+        shown
+    }))
 }
 
 pub(super) async fn show(
@@ -120,6 +137,25 @@ fn confine(deployment: &mut Deployment, only: Option<&AppName>) {
     }
 }
 
+/// With how many changes and findings there are, for lists that leave them out.
 pub(super) fn show_value(deployment: &Deployment) -> Value {
-    serde_json::to_value(deployment).unwrap_or_default()
+    let mut shown = serde_json::to_value(deployment).unwrap_or_default();
+    let errors = deployment
+        .errors
+        .iter()
+        .filter(|finding| finding.severity == Severity::Error)
+        .count();
+    shown["counts"] = json!({
+        "changes": deployment.changes.len(),
+        "errors": errors,
+        "warnings": deployment.errors.len() - errors,
+    });
+    shown
+}
+
+/// Leaves out what a list doesn't show.
+fn shorten(shown: &mut Value) {
+    for name in ["changes", "errors", "steps"] {
+        shown[name] = json!([]);
+    }
 }

@@ -48,16 +48,16 @@ pub(super) async fn create(
     let mut wanted: Create = read(&body)?;
     let name = wanted.name.trim();
     if name.is_empty() || name.chars().count() > 100 || name.chars().any(char::is_control) {
-        return Err(Problem::invalid("name must have 1 to 100 characters"));
+        return Err(Problem::invalid("name must have 1 to 100 characters").at("name"));
     }
     wanted.scopes.sort();
     wanted.scopes.dedup();
     if wanted.scopes.is_empty() {
-        return Err(Problem::invalid("scopes must name at least one scope"));
+        return Err(Problem::invalid("scopes must name at least one scope").at("scopes"));
     }
     let now = state.clock.now();
     if wanted.expires_at.is_some_and(|end| end <= now) {
-        return Err(Problem::invalid("expires_at must be a time to come"));
+        return Err(Problem::invalid("expires_at must be a time to come").at("expires_at"));
     }
     let admin = caller.grant.scopes.contains(&Scope::InstanceAdmin);
     if let Some(scope) = wanted
@@ -140,6 +140,10 @@ pub(super) fn show(key: &KeyRecord, now: DateTime<Utc>) -> Value {
         "expires_at": key.expires_at.map(time),
         "expired": key.expires_at.is_some_and(|end| end <= now),
         "last_used_at": key.last_used_at.map(time),
+        "person": key.person.as_ref().map(|person| json!({
+            "id": person.id, "issuer": person.issuer, "subject": person.subject,
+            "email": person.email, "role": person.role,
+        })),
     })
 }
 

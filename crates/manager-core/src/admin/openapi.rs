@@ -24,6 +24,8 @@ const SCRIPT: &str = include_str!("openapi/docs.js");
 const ID_CURSOR: &str = "^[A-Za-z0-9_-]{21}[AQgw]$";
 const NAME_CURSOR: &str =
     "^([A-Za-z0-9_-]{4})*([A-Za-z0-9_-][AQgw]|[A-Za-z0-9_-]{2}[AEIMQUYcgkosw048])?$";
+/// Entity tags (RFC 9110, section 8.8.3), one or more, or any.
+const TAGS: &str = r#"^(\*|(W/)?"[!#-~]*"(, *(W/)?"[!#-~]*")*)$"#;
 const CONDITION: &str = "The header `If-Match` takes the `ETag` that the change is based on; \
                          where it was changed since, the answer is 412 and nothing is done.";
 const STYLE: &str = include_str!("openapi/docs.css");
@@ -106,6 +108,7 @@ fn path_parameters(path: &str) -> Value {
             let (about, example) = match name {
                 "app" => ("The app's name or id.", "guestbook"),
                 "source" => ("The source's name or id.", "main"),
+                "code" => ("The code that the program shows.", "BCDF-GHJK"),
                 "slug" => ("What the names of the preview's apps end in.", "pr-7"),
                 "trigger" => ("The trigger's name or id.", "nightly"),
                 "path" => (
@@ -168,6 +171,11 @@ fn parameters(text: &Op) -> Vec<Value> {
         let pattern = if text.by_name { NAME_CURSOR } else { ID_CURSOR };
         let cursor = json!({ "type": "string", "pattern": pattern });
         all.push(one("query", &("cursor", about, cursor)));
+    }
+    if text.conditional {
+        let about = "An `ETag`: where what is there has another by now, the answer is 412 and nothing is done.";
+        let tag = json!({ "type": "string", "pattern": TAGS });
+        all.push(one("header", &("If-Match", about, tag)));
     }
     all.extend(text.headers.iter().map(|found| one("header", found)));
     all
@@ -319,8 +327,23 @@ mod tests {
         let document = document();
         let mut ids = BTreeSet::new();
         // A delivery proves itself by its signature, or by a key.
-        let open = ["openSession", "askCaddy", "receiveWebhook"];
-        let any_key = ["closeSession", "getMe"];
+        let open = [
+            "openSession",
+            "askCaddy",
+            "receiveWebhook",
+            "getSession",
+            "beginSignIn",
+            "finishSignIn",
+            "beginLogin",
+            "askLogin",
+        ];
+        let any_key = [
+            "closeSession",
+            "getMe",
+            "getLogin",
+            "approveLogin",
+            "denyLogin",
+        ];
         for (path, method, operation) in operations(&document) {
             let id = operation["operationId"].as_str().expect("an id");
             assert!(ids.insert(id.to_owned()), "{id} is there twice");

@@ -16,8 +16,8 @@ use super::{
     MAX_TREE,
     access::Access,
     api::{Api, Method, op},
-    apps, ask, dead_letters, deployments, drift, events, plan, previews, replay, runs, schedule,
-    sources, stats, triggers,
+    apps, ask, dead_letters, deployments, diffs, drift, events, plan, previews, replay, runs,
+    schedule, sources, stats, triggers,
 };
 
 /// Every operation below `/api/v1/admin`, with what is said of it. Who may call an operation
@@ -162,6 +162,12 @@ fn sources_and_deployments(api: Api) -> Api {
             "A source's name or id: only its deployments.",
             json!({ "type": "string" }),
         )
+        .query(
+            "brief",
+            "Without changes, errors and steps: `counts` says how many there are.",
+            json!({ "type": "boolean", "default": false }),
+        )
+        .of_app()
         .lists("Deployment"),
     )
     .get(
@@ -172,6 +178,17 @@ fn sources_and_deployments(api: Api) -> Api {
             "The deployment.",
             "Deployment",
         ),
+    )
+    .get(
+        "/deployments/{id}/scripts",
+        diffs::show,
+        op(
+            "listDeploymentScripts",
+            "Deployments",
+            "The scripts that a deployment changed, with their text before and after.",
+        )
+        .more("At most 50 of them.")
+        .gives(200, "The scripts.", "ScriptDiffs"),
     )
     .post(
         "/deployments/{id}/approve",
@@ -418,6 +435,7 @@ fn runs_and_events(api: Api) -> Api {
             .query("status", "How they ended.", words(&statuses))
             .query("kind", "What started them.", words(&kinds))
             .query("trigger", "The trigger's name.", json!({ "type": "string" }))
+            .query("cause", "Only what this run caused.", json!({ "type": "string", "format": "uuid" }))
             .between()
             .lists("Run"),
     )

@@ -21,6 +21,7 @@ pub(super) struct Filter {
     status: Option<String>,
     kind: Option<String>,
     trigger: Option<String>,
+    cause: Option<String>,
     since: Option<String>,
     until: Option<String>,
 }
@@ -40,6 +41,7 @@ pub(super) async fn list(
         status: word("status", filter.status.as_deref(), RunStatus::parse)?,
         kind: word("kind", filter.kind.as_deref(), RunKind::parse)?,
         trigger: filter.trigger,
+        cause: word("cause", filter.cause.as_deref(), |text| text.parse().ok())?,
         since: parse_time("since", filter.since.as_deref())?,
         until: parse_time("until", filter.until.as_deref())?,
     };

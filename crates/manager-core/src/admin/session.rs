@@ -44,12 +44,17 @@ const MAX_REMEMBERED: usize = 10_000;
 
 /// The session's token that a request came with.
 pub(super) fn token(headers: &HeaderMap) -> Option<String> {
+    cookie_of(headers, COOKIE)
+}
+
+/// The value of a cookie that a request came with.
+pub(super) fn cookie_of(headers: &HeaderMap, wanted: &str) -> Option<String> {
     let cookies = headers.get_all(header::COOKIE).iter();
     cookies
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(';'))
         .filter_map(|pair| pair.trim().split_once('='))
-        .find(|(name, _)| *name == COOKIE)
+        .find(|(name, _)| *name == wanted)
         .map(|(_, value)| value.to_owned())
 }
 
@@ -73,7 +78,7 @@ pub(super) struct LoginThrottle {
 
 impl LoginThrottle {
     /// How long an address has to wait, if it has to.
-    fn wait(&self, address: IpAddr, now: Instant) -> Option<Duration> {
+    pub(super) fn wait(&self, address: IpAddr, now: Instant) -> Option<Duration> {
         let tries = self.tries.lock();
         let (began, count) = tries.get(&network(address)).copied()?;
         let left = (began + MINUTE).checked_duration_since(now)?;
@@ -81,7 +86,7 @@ impl LoginThrottle {
     }
 
     /// Counts a wrong try.
-    fn count(&self, address: IpAddr, now: Instant) {
+    pub(super) fn count(&self, address: IpAddr, now: Instant) {
         let mut tries = self.tries.lock();
         if tries.len() >= MAX_REMEMBERED {
             tries.retain(|_, (began, _)| now < *began + MINUTE);
@@ -180,16 +185,46 @@ pub(super) async fn create(
         .into_response())
 }
 
-fn cookie(token: &str, seconds: i64, peer: Option<Peer>) -> Answer<HeaderValue> {
-    let secure = if peer.is_some_and(|peer| peer.https) {
-        "; Secure"
-    } else {
-        ""
+/// The session's cookie.
+pub(super) fn cookie(token: &str, seconds: i64, peer: Option<Peer>) -> Answer<HeaderValue> {
+    let cookie = NewCookie {
+        name: COOKIE,
+        value: token,
+        path: PATH,
+        seconds,
+        same_site: "Strict",
     };
-    let text = format!(
-        "{COOKIE}={token}; Path={PATH}; Max-Age={seconds}; HttpOnly; SameSite=Strict{secure}"
-    );
-    HeaderValue::from_str(&text).map_err(|error| Problem::unavailable(error.to_string()))
+    cookie.header(peer)
+}
+
+/// A cookie that no page can read.
+pub(super) struct NewCookie<'a> {
+    pub(super) name: &'static str,
+    pub(super) value: &'a str,
+    pub(super) path: &'static str,
+    pub(super) seconds: i64,
+    pub(super) same_site: &'static str,
+}
+
+impl NewCookie<'_> {
+    pub(super) fn header(&self, peer: Option<Peer>) -> Answer<HeaderValue> {
+        let secure = if peer.is_some_and(|peer| peer.https) {
+            "; Secure"
+        } else {
+            ""
+        };
+        let Self {
+            name,
+            value,
+            path,
+            seconds,
+            same_site,
+        } = self;
+        let text = format!(
+            "{name}={value}; Path={path}; Max-Age={seconds}; HttpOnly; SameSite={same_site}{secure}"
+        );
+        HeaderValue::from_str(&text).map_err(|error| Problem::unavailable(error.to_string()))
+    }
 }
 
 /// Ends the session that the request came with; without one there is nothing to end.
@@ -213,8 +248,12 @@ pub(super) async fn remove(State(state): State<AdminState>, caller: Caller) -> A
 
 /// Who one is, and what one may.
 pub(super) async fn me(State(state): State<AdminState>, caller: Caller) -> Json<Value> {
+    Json(show_me(&state, &caller))
+}
+
+pub(super) fn show_me(state: &AdminState, caller: &Caller) -> Value {
     let grant = &caller.record.grant;
-    Json(json!({
+    json!({
         "key": show(&caller.record, state.clock.now()),
         "scopes": grant.scopes,
         "app": grant.app.as_ref().map(|(_, name)| name),
@@ -222,7 +261,7 @@ pub(super) async fn me(State(state): State<AdminState>, caller: Caller) -> Json<
         "expires_at": caller.ends_at().map(time),
         "version": state.version,
         "recipient": state.recipient,
-    }))
+    })
 }
 
 #[cfg(test)]

@@ -116,6 +116,9 @@ struct ForgeBody {
     token: Option<String>,
 }
 
+/// By which a remote may be fetched.
+const SCHEMES: [&str; 5] = ["https", "http", "ssh", "git", "file"];
+
 const FORGES: [&str; 5] = ["github", "gitlab", "gitea", "forgejo", "bitbucket"];
 
 impl Body {
@@ -124,11 +127,15 @@ impl Body {
             .ok_or_else(|| Problem::invalid("kind must be local, hosted or remote"))?;
         let url = self.url.unwrap_or_default();
         if kind != SourceKind::Hosted && url.is_empty() {
-            return Err(Problem::invalid("url must name the repository"));
+            return Err(Problem::invalid("url must name the repository").at("url"));
         }
         let plain = |text: &str| !text.starts_with('-') && !text.chars().any(char::is_control);
-        if !plain(&url) {
-            return Err(Problem::invalid("url is no address of a repository"));
+        let scheme = url
+            .split_once("://")
+            .map(|(scheme, _)| scheme.to_ascii_lowercase());
+        let known = scheme.is_none_or(|scheme| SCHEMES.contains(&scheme.as_str()));
+        if !plain(&url) || kind == SourceKind::Remote && !known {
+            return Err(Problem::invalid("url is no address of a repository").at("url"));
         }
         let branch = self.branch.filter(|branch| !branch.is_empty());
         if branch

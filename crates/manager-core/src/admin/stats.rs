@@ -88,6 +88,7 @@ pub(super) async fn show(
     answer.insert("app".to_owned(), json!(app.map(|(_, name)| name)));
     answer.insert("by_status".to_owned(), by_status.into());
     answer.insert("by_kind".to_owned(), by_kind.into());
+    answer.insert("histogram".to_owned(), Sum::of(cells.iter()).histogram());
     answer.insert("buckets".to_owned(), buckets.into());
     Ok(Json(Value::Object(answer)))
 }
@@ -251,6 +252,18 @@ impl Sum {
         }
     }
 
+    /// How many runs were how fast.
+    fn histogram(&self) -> Value {
+        let ends = (0..BUCKETS).map(|bucket| {
+            let last = bucket == BUCKETS - 1;
+            (!last).then(|| end_ms(bucket))
+        });
+        let shown = ends
+            .zip(self.histogram)
+            .map(|(below, count)| json!({ "below_ms": below, "count": count }));
+        shown.collect()
+    }
+
     /// Milliseconds below which this part of the runs lie; taken as evenly spread over the bucket
     /// of the histogram in which that falls. `None` where nothing ran.
     fn quantile(&self, part: f64) -> Option<f64> {
@@ -263,8 +276,7 @@ impl Sum {
         for (bucket, count) in self.histogram.iter().enumerate() {
             let here = *count as f64;
             if here > 0.0 && before + here >= wanted {
-                // Bucket `i` ends at 16 µs × 2^i.
-                let end = 0.016 * 2_f64.powi(i32::try_from(bucket).unwrap_or(i32::MAX));
+                let end = end_ms(bucket);
                 let start = if bucket == 0 { 0.0 } else { end / 2.0 };
                 let ms = start + (end - start) * ((wanted - before) / here);
                 return Some((ms * 1000.0).round() / 1000.0);
@@ -273,6 +285,11 @@ impl Sum {
         }
         None
     }
+}
+
+/// Where a bucket of the histogram ends: 16 µs × 2^i.
+fn end_ms(bucket: usize) -> f64 {
+    0.016 * 2_f64.powi(i32::try_from(bucket).unwrap_or(i32::MAX))
 }
 
 #[cfg(test)]

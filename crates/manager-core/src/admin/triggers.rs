@@ -84,12 +84,17 @@ fn show(
         schedule, timezone, ..
     } = &spec.kind
     {
+        let mut next = next;
         let parsed = Schedule::parse(schedule)
             .ok()
             .zip(timezone.parse::<Tz>().ok());
         if let Some((schedule, zone)) = parsed {
-            let times: Vec<String> = schedule
-                .upcoming(state.clock.now(), zone, SHOWN)
+            let upcoming = schedule.upcoming(state.clock.now(), zone, SHOWN);
+            if spec.enabled {
+                // The scheduler has not looked at it yet: it will find this.
+                next = next.or_else(|| upcoming.first().copied().map(Into::into));
+            }
+            let times: Vec<String> = upcoming
                 .iter()
                 .map(|at| {
                     at.with_timezone(&zone)
@@ -147,11 +152,11 @@ fn parse(app: &LiveApp, body: &Value) -> Answer<(TriggerName, TriggerSpec)> {
         Some(_) => Err(Problem::invalid(format!(
             "`{}` is a module; a trigger needs a handler below scripts/",
             spec.script
-        ))),
-        None => Err(Problem::invalid(format!(
-            "the app has no script `{}`",
-            spec.script
-        ))),
+        ))
+        .at("script")),
+        None => {
+            Err(Problem::invalid(format!("the app has no script `{}`", spec.script)).at("script"))
+        }
     }
 }
 
@@ -184,7 +189,7 @@ pub(super) async fn create(
         .get("kind")
         .is_some_and(|given| *given != kind.as_str())
     {
-        return Err(Problem::invalid("kind differs from that of the address"));
+        return Err(Problem::invalid("kind differs from that of the address").at("kind"));
     }
     body["kind"] = kind.into();
     let (name, spec) = parse(&app, &body)?;

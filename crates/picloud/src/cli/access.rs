@@ -1,6 +1,6 @@
 //! What is said of keys.
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueHint};
 
 use super::{ConnectionArgs, RemoteArgs};
 
@@ -43,4 +43,29 @@ pub struct CreateKeyArgs {
     /// The server and the format.
     #[command(flatten)]
     pub remote: RemoteArgs,
+}
+
+/// What `login` takes.
+#[derive(Debug, Clone, Args)]
+pub struct LoginArgs {
+    /// The server's address; without it, the one that runs on this machine
+    #[arg(long, env = "PICLOUD_SERVER", value_name = "URL", value_hint = ValueHint::Url)]
+    pub server: Option<String>,
+    /// What the server's people see of this machine [default: the user and the host]
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+    /// What the key may do; without it, whatever the person may who lets it in
+    #[arg(long = "scope", value_name = "SCOPE", value_delimiter = ',')]
+    pub scopes: Vec<String>,
+    /// The data directory of a server on this machine [default: .picloud]
+    #[arg(long, env = "PICLOUD_DATA_DIR", value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub data_dir: Option<std::path::PathBuf>,
+}
+
+/// What `logout` takes.
+#[derive(Debug, Clone, Args)]
+pub struct LogoutArgs {
+    /// The server's address; without it, the one that `login` was last used with
+    #[arg(long, env = "PICLOUD_SERVER", value_name = "URL", value_hint = ValueHint::Url)]
+    pub server: Option<String>,
 }

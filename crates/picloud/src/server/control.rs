@@ -5,7 +5,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use axum::Router;
 use picloud_manager_core::{
-    AdminState, DriftWatch, HostingState, previews::Previews, pulls::Pulls, signals,
+    AdminState, DriftWatch, HostingState, oidc::Oidc, previews::Previews, pulls::Pulls, signals,
     webhooks::WebhookState,
 };
 use picloud_orchestrator_core::Direct;
@@ -94,6 +94,15 @@ impl Server {
             drift,
             events: events(),
             served: node.holder.watch(),
+            oidc: match &config.oidc {
+                Some(settings) => {
+                    let oidc = Oidc::new(settings.clone());
+                    Some(Arc::new(
+                        oidc.context("the identity provider cannot be asked")?,
+                    ))
+                }
+                None => None,
+            },
             version: env!("CARGO_PKG_VERSION"),
             recipient: node.keys.recipient(),
             owns_domain: {

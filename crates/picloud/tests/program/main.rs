@@ -16,6 +16,7 @@ mod files;
 mod guide;
 mod hostile;
 mod live_logs;
+mod login;
 mod order;
 mod outbox;
 mod previews;

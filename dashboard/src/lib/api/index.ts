@@ -7,8 +7,10 @@ import type {
 	AppStats,
 	AuditEntry,
 	BranchPreview,
+	Count,
 	CronTrigger,
 	DeadLetter,
+	DeadLetterFilter,
 	Deployment,
 	Drift,
 	EnvVariable,
@@ -20,10 +22,15 @@ import type {
 	Me,
 	NewKey,
 	Overview,
+	People,
 	SchedulePreview,
 	Route,
+	Scope,
+	SessionState,
+	WaitingLogin,
 	Run,
 	Script,
+	ScriptDiffs,
 	ScriptText,
 	Session,
 	Source,
@@ -44,6 +51,7 @@ export interface RunFilter {
 	status?: string | undefined;
 	kind?: string | undefined;
 	trigger?: string | undefined;
+	cause?: string | undefined;
 	since?: string | undefined;
 	until?: string | undefined;
 }
@@ -62,6 +70,7 @@ type Signal = AbortSignal | undefined;
 const query = (...parts: (object | undefined)[]): Query => Object.assign({}, ...parts) as Query;
 
 export const api = {
+	session: (signal?: Signal) => http.get<SessionState>('/session', {}, signal),
 	me: (signal?: Signal) => http.get<Me>('/me', {}, signal),
 	signIn: (key: string) => http.post<Session>('/session', { key }),
 	signOut: () => http.delete<void>('/session'),
@@ -80,10 +89,13 @@ export const api = {
 	approvePreview: (source: string, slug: string) =>
 		http.post<void>(path`/sources/${source}/previews/${slug}/approve`),
 
-	deployments: (filter: { source?: string | undefined } & Page, signal?: Signal) =>
-		http.get<List<Deployment>>('/deployments', query(filter), signal),
+	/** Without what each did: `counts` says how much that was. */
+	deployments: (filter: { source?: string | undefined; app?: string | undefined } & Page, signal?: Signal) =>
+		http.get<List<Deployment>>('/deployments', query({ brief: true }, filter), signal),
 	deployment: (id: string, signal?: Signal) =>
 		http.get<Deployment>(path`/deployments/${id}`, {}, signal),
+	deploymentScripts: (id: string, signal?: Signal) =>
+		http.get<ScriptDiffs>(path`/deployments/${id}/scripts`, {}, signal),
 	approve: (id: string) => http.post<Deployment>(path`/deployments/${id}/approve`),
 
 	overview: (signal?: Signal) => http.get<Overview>('/overview', {}, signal),
@@ -135,10 +147,20 @@ export const api = {
 	stats: (filter: { app?: string | undefined; window: string }, signal?: Signal) =>
 		http.get<Stats>('/stats', query(filter), signal),
 
-	deadLetters: (filter: { app?: string | undefined } & Page, signal?: Signal) =>
+	deadLetters: (filter: { app?: string | undefined; trigger?: string | undefined } & Page, signal?: Signal) =>
 		http.get<List<DeadLetter>>('/dead-letters', query(filter), signal),
+	redriveMany: (filter: DeadLetterFilter) => http.post<Count>('/dead-letters/redrive', filter),
+	discardMany: (filter: DeadLetterFilter) => http.post<Count>('/dead-letters/discard', filter),
 	redrive: (id: string) => http.post<Accepted>(path`/dead-letters/${id}/redrive`),
 	discard: (id: string) => http.delete<void>(path`/dead-letters/${id}`),
+
+	people: (signal?: Signal) => http.get<People>('/people', {}, signal),
+	signPersonOut: (id: string) => http.delete<void>(path`/people/${id}`),
+	waitingLogin: (code: string, signal?: Signal) =>
+		http.get<WaitingLogin>(path`/login/${code}`, {}, signal),
+	letIn: (code: string, approval: { scopes: Scope[]; expires_at: string }) =>
+		http.post<WaitingLogin>(path`/login/${code}/approve`, approval),
+	turnAway: (code: string) => http.post<void>(path`/login/${code}/deny`),
 
 	keys: (page: Page, signal?: Signal) => http.get<List<Key>>('/keys', query(page), signal),
 	createKey: (key: KeyBody) => http.post<NewKey>('/keys', key),

@@ -624,6 +624,32 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/admin/deployments/{id}/scripts": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description Its id.
+                 * @example 01980000-0000-7000-8000-000000000000
+                 */
+                id: string;
+            };
+            cookie?: never;
+        };
+        /**
+         * The scripts that a deployment changed, with their text before and after.
+         * @description At most 50 of them.
+         */
+        get: operations["listDeploymentScripts"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/admin/drift": {
         parameters: {
             query?: never;
@@ -725,6 +751,115 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/admin/login": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** A program asks to be let in, and is told the code that a person confirms. */
+        post: operations["beginLogin"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/admin/login/{code}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description The code that the program shows.
+                 * @example BCDF-GHJK
+                 */
+                code: string;
+            };
+            cookie?: never;
+        };
+        /** What waits under a code. */
+        get: operations["getLogin"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/admin/login/{code}/approve": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description The code that the program shows.
+                 * @example BCDF-GHJK
+                 */
+                code: string;
+            };
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Lets a program in, to do no more than one may oneself.
+         * @description Its key ends with the key or the person that let it in.
+         */
+        post: operations["approveLogin"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/admin/login/{code}/deny": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description The code that the program shows.
+                 * @example BCDF-GHJK
+                 */
+                code: string;
+            };
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Turns a program away. */
+        post: operations["denyLogin"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/admin/login/token": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * A program asks for its key.
+         * @description 400 until a person decided: `authorization_pending`, `slow_down`, `access_denied`, `expired_token`, as in RFC 8628.
+         */
+        post: operations["askLogin"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/admin/me": {
         parameters: {
             query?: never;
@@ -757,6 +892,49 @@ export interface paths {
         put?: never;
         post?: never;
         delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/admin/people": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Who signed in by the identity provider, the last first. */
+        get: operations["listPeople"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/admin/people/{id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description Its id.
+                 * @example 01980000-0000-7000-8000-000000000000
+                 */
+                id: string;
+            };
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /**
+         * Ends somebody's sessions, and the keys of programs that they let in.
+         * @description They may sign in again as long as the identity provider gives them a role.
+         */
+        delete: operations["signPersonOut"];
         options?: never;
         head?: never;
         patch?: never;
@@ -903,12 +1081,50 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        get?: never;
+        /**
+         * Whether one is signed in, and how one can be.
+         * @description Never a refusal: a page may ask before it knows.
+         */
+        get: operations["getSession"];
         put?: never;
         /** Exchanges a key for a session's cookie. */
         post: operations["openSession"];
         /** Ends the session. */
         delete: operations["closeSession"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/admin/session/oidc": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Sends a browser to the identity provider. */
+        get: operations["beginSignIn"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/admin/session/oidc/callback": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Where the identity provider sends a browser back to. */
+        get: operations["finishSignIn"];
+        put?: never;
+        post?: never;
+        delete?: never;
         options?: never;
         head?: never;
         patch?: never;
@@ -1486,7 +1702,9 @@ export interface components {
          *         "app": null,
          *         "expires_at": null
          *       },
-         *       "detail": {}
+         *       "detail": {},
+         *       "person": null,
+         *       "subject": null
          *     }
          */
         AuditEntry: {
@@ -1508,6 +1726,13 @@ export interface components {
              * @description With which key.
              */
             key: string | null;
+            /**
+             * Format: uuid
+             * @description Whose key it was, where an identity provider said so.
+             */
+            person: string | null;
+            /** @description By which the provider knew them. */
+            subject: string | null;
             target: string;
         };
         /**
@@ -1744,7 +1969,12 @@ export interface components {
          *           "step": "plan",
          *           "ms": 1.4
          *         }
-         *       ]
+         *       ],
+         *       "counts": {
+         *         "changes": 1,
+         *         "errors": 0,
+         *         "warnings": 0
+         *       }
          *     }
          */
         Deployment: {
@@ -1763,6 +1993,12 @@ export interface components {
             changes: components["schemas"]["Change"][];
             /** @description The commit's full id. */
             commit: string;
+            /** @description How many changes and findings there are, also where a brief list leaves them out. */
+            counts: {
+                changes: number;
+                errors: number;
+                warnings: number;
+            };
             /** @description From seeing the commit to serving it; null while under way. */
             duration_ms: number | null;
             errors: components["schemas"]["Diagnostic"][];
@@ -2130,7 +2366,8 @@ export interface components {
          *       "created_at": "2026-07-27T12:00:00.000Z",
          *       "expires_at": null,
          *       "expired": false,
-         *       "last_used_at": "2026-07-27T12:00:00.000Z"
+         *       "last_used_at": "2026-07-27T12:00:00.000Z",
+         *       "person": null
          *     }
          */
         Key: {
@@ -2149,6 +2386,16 @@ export interface components {
              */
             last_used_at: string | null;
             name: string;
+            /** @description Whose it is, where an identity provider said so. */
+            person: {
+                email: string | null;
+                /** Format: uuid */
+                id: string;
+                issuer: string;
+                /** @enum {string} */
+                role: "viewer" | "operator" | "admin";
+                subject: string;
+            } | null;
             /** @description Its first characters. */
             prefix: string;
             scopes: ("app:read" | "app:invoke" | "script:write" | "trigger:write" | "secret:write" | "sync:write" | "run:read" | "key:write" | "instance:admin")[];
@@ -2216,6 +2463,70 @@ export interface components {
             script: string;
         };
         /**
+         * @description A login that waits for a person's word (RFC 8628).
+         * @example {
+         *       "device_code": "dev_…",
+         *       "user_code": "BCDF-GHJK",
+         *       "verification_uri": "https://picloud.example.com/dashboard/login",
+         *       "verification_uri_complete": "https://picloud.example.com/dashboard/login?code=BCDF-GHJK",
+         *       "expires_in": 600,
+         *       "interval": 3
+         *     }
+         */
+        Login: {
+            /** @description For the program alone. */
+            device_code: string;
+            /** @description Seconds. */
+            expires_in: number;
+            /** @description Seconds between two questions. */
+            interval: number;
+            /** @description For the person. */
+            user_code: string;
+            /** Format: uri */
+            verification_uri: string;
+            /** Format: uri */
+            verification_uri_complete: string;
+        };
+        /**
+         * @description What a program is let do.
+         * @example {
+         *       "scopes": [
+         *         "app:read"
+         *       ],
+         *       "expires_at": "2026-07-27T12:00:00.000Z"
+         *     }
+         */
+        LoginApproval: {
+            /**
+             * Format: date-time
+             * @description When its key ends, a year from now at the latest; absent: in 30 days.
+             */
+            expires_at?: string | null;
+            /** @description Absent: what it asked for, as far as one may oneself. */
+            scopes?: ("app:read" | "app:invoke" | "script:write" | "trigger:write" | "secret:write" | "sync:write" | "run:read" | "key:write" | "instance:admin")[] | null;
+        };
+        /**
+         * @description A program that asks to be let in.
+         * @example {
+         *       "name": "laptop of ada"
+         *     }
+         */
+        LoginBody: {
+            /** @description What it calls itself. */
+            name: string;
+            /** @description What it asks to be let do; absent or empty: whatever the person may. */
+            scopes?: ("app:read" | "app:invoke" | "script:write" | "trigger:write" | "secret:write" | "sync:write" | "run:read" | "key:write" | "instance:admin")[];
+        };
+        /**
+         * @description A program that asks for its key.
+         * @example {
+         *       "device_code": "dev_…"
+         *     }
+         */
+        LoginTokenBody: {
+            device_code: string;
+        };
+        /**
          * @description Who one is.
          * @example {
          *       "key": {
@@ -2230,7 +2541,8 @@ export interface components {
          *         "created_at": "2026-07-27T12:00:00.000Z",
          *         "expires_at": null,
          *         "expired": false,
-         *         "last_used_at": "2026-07-27T12:00:00.000Z"
+         *         "last_used_at": "2026-07-27T12:00:00.000Z",
+         *         "person": null
          *       },
          *       "scopes": [
          *         "app:read",
@@ -2305,7 +2617,11 @@ export interface components {
          *           "health": "healthy"
          *         }
          *       ],
-         *       "dead_letters": 0
+         *       "dead_letters": 0,
+         *       "queue": {
+         *         "waiting": 0,
+         *         "running": 0
+         *       }
          *     }
          */
         Overview: {
@@ -2329,12 +2645,53 @@ export interface components {
                 healthy: number;
                 idle: number;
             };
+            /** @description Events that wait for their time or a free place, and that run; null for the key of one app, and without the scope `run:read`. */
+            queue: {
+                running: number;
+                waiting: number;
+            } | null;
             sync: {
                 drifted: number;
                 failed: number;
                 suspended: number;
                 synced: number;
             };
+        };
+        /**
+         * @description Who signed in by the identity provider.
+         * @example {
+         *       "items": [
+         *         {
+         *           "id": "01980f3e-5b1c-7cc2-9f7e-3f1f0a5d2c11",
+         *           "name": "Ada Lovelace",
+         *           "email": "ada@example.com",
+         *           "role": "operator",
+         *           "issuer": "https://id.example.com",
+         *           "subject": "ada",
+         *           "first_seen_at": "2026-07-27T12:00:00.000Z",
+         *           "last_seen_at": "2026-07-27T12:00:00.000Z",
+         *           "sessions": 1
+         *         }
+         *       ]
+         *     }
+         */
+        People: {
+            items: {
+                email: string | null;
+                /** Format: date-time */
+                first_seen_at: string;
+                /** Format: uuid */
+                id: string;
+                issuer: string;
+                /** Format: date-time */
+                last_seen_at: string;
+                name: string;
+                /** @enum {string} */
+                role: "viewer" | "operator" | "admin";
+                /** @description That are open. */
+                sessions: number;
+                subject: string;
+            }[];
         };
         /**
          * @description What would change.
@@ -2669,6 +3026,35 @@ export interface components {
             source: string;
         };
         /**
+         * @description Scripts that a deployment changed.
+         * @example {
+         *       "items": [
+         *         {
+         *           "app": "guestbook",
+         *           "path": "scripts/index.rhai",
+         *           "change": "changed",
+         *           "old": "1\n",
+         *           "new": "2\n"
+         *         }
+         *       ],
+         *       "left_out": 0
+         *     }
+         */
+        ScriptDiffs: {
+            items: {
+                app: string;
+                /** @enum {string} */
+                change: "added" | "changed" | "removed";
+                /** @description null: it is not there. */
+                new: string | null;
+                /** @description null: it was not there, or is kept no longer. */
+                old: string | null;
+                path: string;
+            }[];
+            /** @description How many more there are. */
+            left_out: number;
+        };
+        /**
          * @description A script, without its text.
          * @example {
          *       "app": "guestbook",
@@ -2703,7 +3089,8 @@ export interface components {
          *         "created_at": "2026-07-27T12:00:00.000Z",
          *         "expires_at": null,
          *         "expired": false,
-         *         "last_used_at": "2026-07-27T12:00:00.000Z"
+         *         "last_used_at": "2026-07-27T12:00:00.000Z",
+         *         "person": null
          *       },
          *       "scopes": [
          *         "app:read",
@@ -2729,6 +3116,27 @@ export interface components {
          */
         SessionBody: {
             key: string;
+        };
+        /**
+         * @description Whether somebody is signed in, and how one can be.
+         * @example {
+         *       "me": null,
+         *       "oidc": {
+         *         "name": "Example",
+         *         "url": "/api/v1/admin/session/oidc"
+         *       },
+         *       "version": "0.1.0"
+         *     }
+         */
+        SessionState: {
+            me: components["schemas"]["Me"] | null;
+            /** @description The identity provider, if one is configured. */
+            oidc: {
+                name: string;
+                /** @description Where a browser begins. */
+                url: string;
+            } | null;
+            version: string;
         };
         /**
          * @description A repository, a branch and a path in it. Secrets are shown by whether they are set.
@@ -2866,6 +3274,12 @@ export interface components {
          *           "p95_ms": 3.1,
          *           "p99_ms": 7.7
          *         }
+         *       ],
+         *       "histogram": [
+         *         {
+         *           "below_ms": 1.024,
+         *           "count": 100
+         *         }
          *       ]
          *     }
          */
@@ -2913,6 +3327,12 @@ export interface components {
             errors: number;
             /** Format: date-time */
             from: string;
+            /** @description Runs by how long they took; each range ends where the next begins, at twice its own end. */
+            histogram: {
+                /** @description null for the last, which has no end. */
+                below_ms: number | null;
+                count: number;
+            }[];
             mean_ms: number | null;
             p50_ms: number | null;
             p95_ms: number | null;
@@ -3036,6 +3456,38 @@ export interface components {
              * @default UTC
              */
             timezone?: string | null;
+        };
+        /**
+         * @description A program that waits for a person's word.
+         * @example {
+         *       "user_code": "BCDF-GHJK",
+         *       "name": "laptop of ada",
+         *       "address": "192.0.2.7",
+         *       "created_at": "2026-07-27T12:00:00.000Z",
+         *       "expires_at": "2026-07-27T12:00:00.000Z",
+         *       "scopes": [
+         *         "app:read",
+         *         "run:read"
+         *       ],
+         *       "app": null
+         *     }
+         */
+        WaitingLogin: {
+            /** @description Where it asked from. */
+            address: string | null;
+            /** @description The only app that it could touch. */
+            app: string | null;
+            /** Format: date-time */
+            created_at: string;
+            /**
+             * Format: date-time
+             * @description When it is too late; once it is let in, when its key ends.
+             */
+            expires_at: string;
+            name: string;
+            /** @description What it would be let do. */
+            scopes: ("app:read" | "app:invoke" | "script:write" | "trigger:write" | "secret:write" | "sync:write" | "run:read" | "key:write" | "instance:admin")[];
+            user_code: string;
         };
         /**
          * @description What the forge sends; of each, its own form.
@@ -4153,7 +4605,10 @@ export interface operations {
     deleteTrigger: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description An `ETag`: where what is there has another by now, the answer is 412 and nothing is done. */
+                "If-Match"?: string;
+            };
             path: {
                 /**
                  * @description The app's name or id.
@@ -4236,7 +4691,10 @@ export interface operations {
     patchTrigger: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description An `ETag`: where what is there has another by now, the answer is 412 and nothing is done. */
+                "If-Match"?: string;
+            };
             path: {
                 /**
                  * @description The app's name or id.
@@ -5558,6 +6016,10 @@ export interface operations {
     listDeployments: {
         parameters: {
             query?: {
+                /** @description An app's name or id: only what concerns it. */
+                app?: string;
+                /** @description Without changes, errors and steps: `counts` says how many there are. */
+                brief?: boolean;
                 /** @description `next_cursor` of an earlier part: go on after it. */
                 cursor?: string;
                 /** @description At most so many items. */
@@ -5764,6 +6226,77 @@ export interface operations {
             };
             /** @description It is not held. */
             409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Something went wrong; the server's log says what. */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The database is away; try again in a moment. */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    listDeploymentScripts: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description Its id.
+                 * @example 01980000-0000-7000-8000-000000000000
+                 */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The scripts. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ScriptDiffs"];
+                };
+            };
+            /** @description No key, or one that is not known, revoked or ended. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The key may not do this, or a write by session lacks its token. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description There is no such thing. */
+            404: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -6287,6 +6820,422 @@ export interface operations {
             };
         };
     };
+    beginLogin: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["LoginBody"];
+            };
+        };
+        responses: {
+            /** @description The codes. */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Login"];
+                };
+            };
+            /** @description The body is no JSON. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large. */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is of a type that is not read here. */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description What was sent says something that cannot be. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many logins from this address. */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Something went wrong; the server's log says what. */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The database is away; try again in a moment. */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    getLogin: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description The code that the program shows.
+                 * @example BCDF-GHJK
+                 */
+                code: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description What waits. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["WaitingLogin"];
+                };
+            };
+            /** @description No key, or one that is not known, revoked or ended. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The key may not do this, or a write by session lacks its token. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description There is no such thing. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Something went wrong; the server's log says what. */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The database is away; try again in a moment. */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    approveLogin: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description The code that the program shows.
+                 * @example BCDF-GHJK
+                 */
+                code: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: {
+            content: {
+                "application/json": components["schemas"]["LoginApproval"];
+            };
+        };
+        responses: {
+            /** @description What it was let do. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["WaitingLogin"];
+                };
+            };
+            /** @description The body is no JSON. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No key, or one that is not known, revoked or ended. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The key may not do this, or a write by session lacks its token. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description There is no such thing. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large. */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is of a type that is not read here. */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description What was sent says something that cannot be. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Something went wrong; the server's log says what. */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The database is away; try again in a moment. */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    denyLogin: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description The code that the program shows.
+                 * @example BCDF-GHJK
+                 */
+                code: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description It is turned away. */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description No key, or one that is not known, revoked or ended. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The key may not do this, or a write by session lacks its token. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description There is no such thing. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Something went wrong; the server's log says what. */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The database is away; try again in a moment. */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    askLogin: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["LoginTokenBody"];
+            };
+        };
+        responses: {
+            /** @description The key, this once. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["NewKey"];
+                };
+            };
+            /** @description The body is no JSON. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large. */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is of a type that is not read here. */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description What was sent says something that cannot be. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Something went wrong; the server's log says what. */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The database is away; try again in a moment. */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     getMe: {
         parameters: {
             query?: never;
@@ -6372,6 +7321,131 @@ export interface operations {
             };
             /** @description The key may not do this, or a write by session lacks its token. */
             403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Something went wrong; the server's log says what. */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The database is away; try again in a moment. */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    listPeople: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description At most 200 of them. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["People"];
+                };
+            };
+            /** @description No key, or one that is not known, revoked or ended. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The key may not do this, or a write by session lacks its token. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Something went wrong; the server's log says what. */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The database is away; try again in a moment. */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    signPersonOut: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description Its id.
+                 * @example 01980000-0000-7000-8000-000000000000
+                 */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description They are signed out. */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description No key, or one that is not known, revoked or ended. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The key may not do this, or a write by session lacks its token. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description There is no such thing. */
+            404: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -6602,6 +7676,8 @@ export interface operations {
             query?: {
                 /** @description An app's name or id: only what concerns it. */
                 app?: string;
+                /** @description Only what this run caused. */
+                cause?: string;
                 /** @description `next_cursor` of an earlier part: go on after it. */
                 cursor?: string;
                 /** @description What started them. */
@@ -7051,6 +8127,44 @@ export interface operations {
             };
         };
     };
+    getSession: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Who one is, if anybody. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SessionState"];
+                };
+            };
+            /** @description Something went wrong; the server's log says what. */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The database is away; try again in a moment. */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     openSession: {
         parameters: {
             query?: never;
@@ -7183,6 +8297,151 @@ export interface operations {
             };
             /** @description The key may not do this, or a write by session lacks its token. */
             403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Something went wrong; the server's log says what. */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The database is away; try again in a moment. */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    beginSignIn: {
+        parameters: {
+            query?: {
+                /** @description A page of the dashboard to go to afterwards. */
+                next?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description To the provider. */
+            303: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description The query cannot be read. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No identity provider is configured. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description What was sent says something that cannot be. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many sign in at once. */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Something went wrong; the server's log says what. */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The database is away; try again in a moment. */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    finishSignIn: {
+        parameters: {
+            query?: {
+                /** @description What the provider gave. */
+                code?: string;
+                /** @description Why it gave no code. */
+                error?: string;
+                /** @description What it was given. */
+                state?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description To the dashboard, with the session's cookie; or to its sign-in page, which says what was wrong. */
+            303: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description The query cannot be read. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No identity provider is configured. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description What was sent says something that cannot be. */
+            422: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -7369,7 +8628,10 @@ export interface operations {
     putSource: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description An `ETag`: where what is there has another by now, the answer is 412 and nothing is done. */
+                "If-Match"?: string;
+            };
             path: {
                 /**
                  * @description The source's name or id.
@@ -7502,7 +8764,10 @@ export interface operations {
     deleteSource: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description An `ETag`: where what is there has another by now, the answer is 412 and nothing is done. */
+                "If-Match"?: string;
+            };
             path: {
                 /**
                  * @description The source's name or id.

@@ -1,6 +1,6 @@
 import { goto } from '$app/navigation';
 import { base } from '$app/paths';
-import { api, ApiError, type Me, type Scope } from '$lib/api';
+import { api, ApiError, type Me, type Scope, type SessionState } from '$lib/api';
 import { setCsrf, whenSignedOut } from '$lib/api/http';
 
 /** Who is signed in. The key itself is nowhere in the browser: the cookie stands for it. */
@@ -8,6 +8,8 @@ class Session {
 	me = $state.raw<Me>();
 	/** Set where the server can't be asked who one is. */
 	error = $state.raw<ApiError>();
+	/** Who people can sign in by, without a key. */
+	oidc = $state.raw<SessionState['oidc']>(null);
 	/** Whether the server has been asked. */
 	known = $state(false);
 	/** Whether the way to the sign-in page is taken already. */
@@ -35,7 +37,10 @@ class Session {
 	/** Asks the server who one is. */
 	async load(): Promise<void> {
 		try {
-			this.set(await api.me());
+			// An answer, and no refusal, also where nobody is signed in.
+			const state = await api.session();
+			this.oidc = state.oidc;
+			this.set(state.me ?? undefined);
 			this.leaving = false;
 			this.error = undefined;
 		} catch (error) {

@@ -4,7 +4,7 @@ use serde_json::json;
 
 use crate::admin::{
     api::{Api, op},
-    audit, instance, keys, session,
+    audit, device, instance, keys, people, session, sign_in,
 };
 
 pub(super) fn operations(api: Api) -> Api {
@@ -50,6 +50,79 @@ pub(super) fn operations(api: Api) -> Api {
                 .can(401, "The key is not known, or its time is over.")
                 .can(403, "The request comes from a page of another origin.")
                 .can(429, "Ten wrong keys in a minute from this address."),
+        )
+        .get(
+            "/session",
+            sign_in::probe,
+            op("getSession", "Access", "Whether one is signed in, and how one can be.")
+                .more("Never a refusal: a page may ask before it knows.")
+                .gives(200, "Who one is, if anybody.", "SessionState"),
+        )
+        .get(
+            "/session/oidc",
+            sign_in::begin,
+            op("beginSignIn", "Access", "Sends a browser to the identity provider.")
+                .query("next", "A page of the dashboard to go to afterwards.", json!({ "type": "string" }))
+                .empty(303, "To the provider.")
+                .can(404, "No identity provider is configured.")
+                .can(429, "Too many sign in at once."),
+        )
+        .get(
+            "/session/oidc/callback",
+            sign_in::finish,
+            op("finishSignIn", "Access", "Where the identity provider sends a browser back to.")
+                .query("code", "What the provider gave.", json!({ "type": "string" }))
+                .query("state", "What it was given.", json!({ "type": "string" }))
+                .query("error", "Why it gave no code.", json!({ "type": "string" }))
+                .empty(303, "To the dashboard, with the session's cookie; or to its sign-in page, which says what was wrong.")
+                .can(404, "No identity provider is configured."),
+        )
+        .get(
+            "/people",
+            people::list,
+            op("listPeople", "Access", "Who signed in by the identity provider, the last first.")
+                .gives(200, "At most 200 of them.", "People"),
+        )
+        .delete(
+            "/people/{id}",
+            people::end,
+            op("signPersonOut", "Access", "Ends somebody's sessions, and the keys of programs that they let in.")
+                .more("They may sign in again as long as the identity provider gives them a role.")
+                .empty(204, "They are signed out."),
+        )
+        .post(
+            "/login",
+            device::begin,
+            op("beginLogin", "Access", "A program asks to be let in, and is told the code that a person confirms.")
+                .takes("LoginBody")
+                .gives(201, "The codes.", "Login")
+                .can(429, "Too many logins from this address."),
+        )
+        .post(
+            "/login/token",
+            device::ask,
+            op("askLogin", "Access", "A program asks for its key.")
+                .more("400 until a person decided: `authorization_pending`, `slow_down`, `access_denied`, `expired_token`, as in RFC 8628.")
+                .takes("LoginTokenBody")
+                .gives(200, "The key, this once.", "NewKey"),
+        )
+        .get(
+            "/login/{code}",
+            device::show,
+            op("getLogin", "Access", "What waits under a code.").gives(200, "What waits.", "WaitingLogin"),
+        )
+        .post(
+            "/login/{code}/approve",
+            device::approve,
+            op("approveLogin", "Access", "Lets a program in, to do no more than one may oneself.")
+                .more("Its key ends with the key or the person that let it in.")
+                .may_take("LoginApproval")
+                .gives(200, "What it was let do.", "WaitingLogin"),
+        )
+        .post(
+            "/login/{code}/deny",
+            device::deny,
+            op("denyLogin", "Access", "Turns a program away.").empty(204, "It is turned away."),
         )
         .delete(
             "/session",
