@@ -58,6 +58,10 @@ test('a wrong key is refused at the field, and the right one leaves nothing in t
 	await page.goto('/dashboard/runs?app=shop');
 	await page.waitForURL(/sign-in\?next=/, { waitUntil: 'commit' });
 	const key = page.getByLabel('Key');
+	await key.waitFor();
+	await page.waitForLoadState('networkidle');
+	// Whether one is signed in is asked without a refusal.
+	window.assertQuiet('before anybody signed in');
 	await key.fill('pic_wrong');
 	await page.getByRole('button', { name: 'Sign in' }).click();
 	await page.getByText('This key is not known').waitFor();
@@ -173,6 +177,7 @@ test('a broken commit is told with its line, and its app stays', async () => {
 	await page.getByText('apps/hello/scripts/hello.rhai:1:9').waitFor();
 	await page.getByText('let x = ;').waitFor();
 	await page.getByText('stays as it was').waitFor();
+	owner.assertQuiet('a broken deployment');
 	await owner.picture('deployment');
 	await page.getByRole('link', { name: 'Overview' }).click();
 	await page.getByRole('region', { name: 'What needs a look' }).getByText('partial').waitFor();
@@ -233,6 +238,18 @@ test('a cron trigger is checked as one writes, made, seen as drift, and healed',
 	await drift.getByText('0 6 * * 1-5').waitFor();
 	await owner.assertAccessible('drift');
 	await owner.picture('drift');
+	await drift.getByRole('button', { name: 'Adopt' }).click();
+	const adopt = page.getByRole('dialog', { name: 'Make git declare what is live of shop' });
+	await adopt.getByRole('region', { name: 'The patch' }).getByText('weekdays').waitFor();
+	await owner.assertAccessible('the patch of what is live');
+	await owner.picture('adopt');
+	await adopt.getByLabel('Branch').fill('');
+	await adopt.getByRole('button', { name: 'Commit to the branch' }).click();
+	assert.equal(await adopt.getByLabel('Branch').getAttribute('aria-invalid'), 'true');
+	await adopt.getByLabel('Branch').fill('adopt-shop');
+	await adopt.getByRole('button', { name: 'Commit to the branch' }).click();
+	await page.getByText('is on the branch adopt-shop').waitFor();
+	assert.match(repository.git('show', 'adopt-shop:apps/shop/app.yaml'), /name: weekdays/);
 	await drift.getByRole('button', { name: 'Heal' }).click();
 	await page.getByText('No drift').waitFor();
 	const left = await server.api('GET', '/apps/shop/triggers');
@@ -258,6 +275,37 @@ test('a failed run shows its line and its logs, and is found among the others', 
 	owner.assertQuiet('runs');
 });
 
+test('a deployment shows its scripts line by line', async () => {
+	const { page } = owner;
+	const { items } = await server.api('GET', '/deployments?app=hello&brief=true');
+	const moon = items.find((it) => it.message.startsWith('feat: greet the moon'));
+	assert.deepEqual([moon.changes, moon.counts.changes], [[], 1]);
+	await owner.show(`/deployments/${moon.id}`);
+	const diff = page.getByRole('region', { name: 'What changed in scripts/hello.rhai of hello' });
+	assert.match(await diff.getByRole('row').filter({ hasText: 'removed' }).innerText(), /world/);
+	assert.match(await diff.getByRole('row').filter({ hasText: 'added' }).innerText(), /moon/);
+	await owner.assertAccessible('a deployment with scripts');
+	await owner.picture('script-diff');
+	owner.assertQuiet('a deployment with scripts');
+});
+
+test('what led to a run and what it led to are a graph, and a list', async () => {
+	const { page } = owner;
+	const [effect] = (await server.api('GET', '/runs?trigger=ordered')).items;
+	assert.ok(effect.cause);
+	await owner.show(`/runs/${effect.id}`);
+	const graph = page.getByRole('region', { name: 'Cause and effect' });
+	await graph.getByRole('group', { name: 'What led to this run, and what it led to' }).waitFor();
+	await owner.assertAccessible('a run with a cause');
+	await owner.picture('cause');
+	await graph.getByRole('button', { name: 'As a list' }).click();
+	await graph.getByRole('listitem').first().getByRole('link').click();
+	await page.waitForURL(new RegExp(`/runs/${effect.cause}$`));
+	await graph.getByRole('link', { name: /^ordered, kv/ }).first().click();
+	await page.waitForURL((url) => !url.pathname.endsWith(effect.cause));
+	owner.assertQuiet('causes and effects');
+});
+
 test('a run is replayed', async () => {
 	const { page } = owner;
 	const { items } = await server.api('GET', '/runs?status=failed&kind=http');
@@ -281,6 +329,26 @@ test('a dead letter is sent again', async () => {
 	owner.assertQuiet('dead letters');
 });
 
+test('several dead letters are sent again and thrown away at once', async () => {
+	const { page } = owner;
+	const letters = async () => (await server.api('GET', '/dead-letters?limit=200')).items.length;
+	for (const order of [11, 12, 13]) await fetch(`${server.url}/apps/shop/orders/${order}`, { method: 'POST' });
+	await until('four dead letters', async () => (await letters()) >= 4);
+	await owner.show('/dead-letters');
+	await page.getByRole('checkbox', { name: 'Choose ordered' }).first().check();
+	await page.getByRole('checkbox', { name: 'Choose ordered' }).nth(1).check();
+	await owner.assertAccessible('dead letters, two chosen');
+	await page.getByRole('button', { name: 'Redrive chosen' }).click();
+	await page.getByText('2 events tried again').waitFor();
+	await until('all of them back', async () => (await letters()) >= 4);
+	await owner.show('/dead-letters');
+	await page.getByRole('button', { name: 'Discard all' }).click();
+	await page.getByRole('dialog').getByRole('button', { name: 'Discard all' }).click();
+	await page.getByText('No dead letters').waitFor();
+	assert.equal(await letters(), 0);
+	owner.assertQuiet('many dead letters');
+});
+
 test('who may only look sees nothing to press', async () => {
 	const { key } = await server.api('POST', '/keys', { name: 'viewer', scopes: ['app:read', 'run:read'] });
 	const window = await Window.open(browser, server);
@@ -288,7 +356,7 @@ test('who may only look sees nothing to press', async () => {
 	await window.settled();
 	const side = window.page.getByRole('navigation', { name: 'Pages' });
 	for (const name of ['Keys', 'Audit']) assert.equal(await side.getByRole('link', { name }).count(), 0, name);
-	const forbidden = /^(Create trigger|Heal|Roll back|Sync|Replay|Redrive|Fire now|Suspend|Resume|Approve|Delete|Discard|Disable|Revoke)$/;
+	const forbidden = /^(Create trigger|Heal|Adopt|Roll back|Sync|Replay|Redrive|Fire now|Suspend|Resume|Approve|Delete|Discard|Discard all|Redrive all|Disable|Revoke)$/;
 	const run = (await server.api('GET', '/runs?status=failed')).items[0];
 	for (const path of ['/', '/triggers', '/apps/shop/triggers', '/deployments', '/drift', '/dead-letters', `/runs/${run.id}`]) {
 		await window.show(path);

@@ -1,34 +1,13 @@
 // How the pages are with 1,000 apps and 100,000 runs: fills a server, opens each page in Chromium,
 // and prints how long it took until the page was there and nothing of it was under way.
 //     node e2e/scale.js [APPS] [RUNS]
-import { execFileSync } from 'node:child_process';
-import { readFileSync, rmSync, statSync } from 'node:fs';
-import { join } from 'node:path';
+import { rmSync } from 'node:fs';
 import { launch, Window } from './browser.js';
-import { folder, Repository, Server, until } from './server.js';
+import { folder, Repository, Server, sql, until } from './server.js';
 
 const [apps, runs] = [process.argv[2] ?? 1000, process.argv[3] ?? 100_000].map(Number);
 const PAGES = ['/', '/apps', '/apps?q=app-0500', '/routes', '/scripts', '/triggers', '/drift', '/deployments', '/runs', '/runs?status=failed', '/runs?app=app-0500', '/dead-letters', '/metrics', '/metrics?window=30d', '/keys', '/audit', '/instance', '/apps/app-0500'];
 const TIMES = 5;
-
-/** Statements, asked of the private PostgreSQL by whoever owns it. */
-function sql(server, text) {
-	const cluster = join(server.folder, 'data', 'postgres');
-	const pid = execFileSync('find', [cluster, '-name', 'postmaster.pid'], { encoding: 'utf8' }).trim().split('\n')[0];
-	const lines = readFileSync(pid, 'utf8').split('\n');
-	const { uid, gid } = statSync(pid);
-	const user = execFileSync('id', ['-un', String(uid)], { encoding: 'utf8' }).trim();
-	const words = ['psql', '-X', '-q', '-v', 'ON_ERROR_STOP=1', '-h', lines[4], '-p', lines[3], '-U', user];
-	const options = { input: text, encoding: 'utf8', stdio: 'pipe', ...(process.getuid() === 0 && { uid, gid }), cwd: '/' };
-	for (const database of ['picloud', 'postgres']) {
-		try {
-			return execFileSync(words[0], [...words.slice(1), '-d', database], options);
-		} catch (error) {
-			if (!/does not exist/.test(String(error.stderr))) throw error;
-		}
-	}
-	throw new Error('the private PostgreSQL has no such database');
-}
 
 const place = folder();
 const files = {};
@@ -55,7 +34,7 @@ try {
 INSERT INTO runs
 SELECT gen_random_uuid(), a.id, a.name, 'scripts/a.rhai', 'http', NULL, '/', repeat('0', 40), 1,
     CASE WHEN n % 100 = 0 THEN 'failed' ELSE 'ok' END, now() - n * interval '1 second' * 86400 / ${runs}, 1.5, 0.1, 100, 4096,
-    CASE WHEN n % 100 = 0 THEN '{"kind": "throw", "message": "no", "script": "scripts/a.rhai", "line": 1, "column": 1}'::json END,
+    CASE WHEN n % 100 = 0 THEN '{"kind": "script", "message": "no", "script": "scripts/a.rhai", "line": 1, "column": 1}'::json END,
     '[]', 0, NULL, '{}'
 FROM generate_series(1, ${runs}) n
 JOIN (SELECT id, name, row_number() OVER (ORDER BY name) - 1 AS at FROM apps) a ON a.at = n % ${apps};
@@ -88,6 +67,7 @@ ANALYZE`);
 		took.sort((one, other) => one - other);
 		console.log(`| ${path} | ${Math.round(took[Math.floor(TIMES / 2)])} | ${Math.round(asked / TIMES)} | ${Math.round(bytes / TIMES / 1000)} |`);
 	}
+	if (process.env.E2E_LOG) console.log(server.log());
 	window.assertQuiet('any page');
 	await window.picture('scale-overview');
 } finally {

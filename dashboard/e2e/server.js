@@ -1,6 +1,6 @@
 // A real server on a real repository, and a browser: what the tests drive.
 import { execFileSync, spawn } from 'node:child_process';
-import { chmodSync, existsSync, mkdirSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { chmodSync, existsSync, mkdirSync, mkdtempSync, openSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -107,4 +107,23 @@ export class Server {
 		clearTimeout(timer);
 		rmSync(this.folder, { recursive: true, force: true });
 	}
+}
+
+/** Statements, asked of the private PostgreSQL by whoever owns it. */
+export function sql(server, text) {
+	const cluster = join(server.folder, 'data', 'postgres');
+	const pid = execFileSync('find', [cluster, '-name', 'postmaster.pid'], { encoding: 'utf8' }).trim().split('\n')[0];
+	const lines = readFileSync(pid, 'utf8').split('\n');
+	const { uid, gid } = statSync(pid);
+	const user = execFileSync('id', ['-un', String(uid)], { encoding: 'utf8' }).trim();
+	const words = ['psql', '-X', '-q', '-v', 'ON_ERROR_STOP=1', '-h', lines[4], '-p', lines[3], '-U', user];
+	const options = { input: text, encoding: 'utf8', stdio: 'pipe', ...(process.getuid() === 0 && { uid, gid }), cwd: '/' };
+	for (const database of ['picloud', 'postgres']) {
+		try {
+			return execFileSync(words[0], [...words.slice(1), '-d', database], options);
+		} catch (error) {
+			if (!/does not exist/.test(String(error.stderr))) throw error;
+		}
+	}
+	throw new Error('the private PostgreSQL has no such database');
 }

@@ -1,6 +1,9 @@
 //! Programs that a person lets in, what one learns before one is signed in, and conditions.
 
-use std::time::Duration;
+use std::{
+    io::{BufRead, BufReader},
+    time::{Duration, Instant},
+};
 
 use picloud_test_support::TestRepository;
 use serde_json::{Value, json};
@@ -209,5 +212,42 @@ fn a_put_twice_is_the_same_source_and_conditions_stand_in_the_document() {
             .iter()
             .all(|id| conditional.contains(id)),
         "{conditional:?}"
+    );
+}
+
+#[test]
+fn a_stream_by_session_ends_within_a_second_of_its_key() {
+    let repository = repository();
+    let server = Server::start(repository.path());
+    let made = server.admin_post("/keys", &json!({ "name": "me", "scopes": ["app:read"] }));
+    let login = json!({ "key": made["key"] });
+    let opened = post(&server, "/session", None, &login);
+    let cookie = opened.header("set-cookie").expect("a cookie");
+    let cookie = format!("Cookie: {}", cookie.split(';').next().expect("a pair"));
+    let mut stream = BufReader::new(server.open("GET", "/api/v1/admin/events", &[&cookie]));
+    let mut line = String::new();
+    while !line.starts_with(": listening") {
+        line.clear();
+        assert!(
+            stream.read_line(&mut line).expect("a line") > 0,
+            "no stream"
+        );
+    }
+    let gone = format!("/keys/{}", text(&made, "id"));
+    assert_eq!(server.admin_request("DELETE", &gone, None).status, 204);
+    let ended = Instant::now();
+    // The last chunk, or the connection's end.
+    loop {
+        line.clear();
+        let read = stream.read_line(&mut line).expect("an end in time");
+        if read == 0 || line.trim_end() == "0" {
+            break;
+        }
+    }
+    // A loaded machine is given some grace.
+    assert!(
+        ended.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        ended.elapsed()
     );
 }

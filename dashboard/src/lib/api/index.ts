@@ -2,6 +2,7 @@
 import { http, path, type Query } from './http';
 import type {
 	Accepted,
+	Adopted,
 	App,
 	AppDrift,
 	AppStats,
@@ -13,6 +14,7 @@ import type {
 	DeadLetterFilter,
 	Deployment,
 	Drift,
+	DriftPatch,
 	EnvVariable,
 	Healed,
 	Instance,
@@ -122,6 +124,10 @@ export const api = {
 	drift: (app: string, signal?: Signal) =>
 		http.get<Drift>(path`/apps/${app}/drift`, {}, signal),
 	drifts: (page: Page, signal?: Signal) => http.get<List<AppDrift>>('/drift', query(page), signal),
+	driftPatch: (app: string, signal?: Signal) =>
+		http.get<DriftPatch>(path`/apps/${app}/drift/patch`, {}, signal),
+	adopt: (app: string, to: { branch: string; message?: string }) =>
+		http.post<Adopted>(path`/apps/${app}/adopt`, to),
 	heal: (app: string) => http.post<Healed>(path`/apps/${app}/heal`),
 
 	triggers: (app: string, signal?: Signal) =>
