@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 TARGET ?= $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)
 
-.PHONY: help up dev bench test soak check fmt schema sqlx-prepare clean
+.PHONY: help up dev bench test lighthouse soak check fmt schema sqlx-prepare clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,6 +26,13 @@ bench: ## Measures PiCloud beside its limits; takes about six minutes
 	@scripts/install-dependencies.sh --bench
 	@cargo build --release --locked -p picloud -p picloud-bench
 	@exec $(TARGET)/release/picloud-bench
+
+lighthouse: ## What Lighthouse says of the dashboard, and how its pages are with 1,000 apps and 100,000 runs
+	@scripts/install-dependencies.sh --test
+	@cargo build --release --locked -p picloud
+	@cd dashboard/e2e && npm ci --no-fund --no-audit --silent
+	@cd dashboard && PICLOUD_BIN=$(abspath $(TARGET))/release/picloud node e2e/lighthouse.js
+	@cd dashboard && PICLOUD_BIN=$(abspath $(TARGET))/release/picloud node e2e/scale.js
 
 soak: ## Kills the server and PostgreSQL at random under load for ten minutes, and counts what became of each write
 	@cargo build --release --locked -p picloud

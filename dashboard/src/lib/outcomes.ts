@@ -17,16 +17,28 @@ export function outcomes(deployment: Deployment): Outcome[] {
 	for (const { app, severity } of deployment.errors) {
 		if (app && severity === 'error') wrong.set(app, (wrong.get(app) ?? 0) + 1);
 	}
+	const told = new Map(deployment.apps.map((app) => [app.name, app.outcome]));
 	const live = deployment.status === 'synced' || deployment.status === 'partial';
-	const names = [...new Set([...wrong.keys(), ...changes.keys()])].sort();
+	const names = [...new Set([...told.keys(), ...wrong.keys(), ...changes.keys()])].sort();
 	return names.map((app) => {
 		const errors = wrong.get(app) ?? 0;
-		if (errors > 0) return { app, state: 'failed', words: `${plural(errors, 'error')}; stays as it was` };
-		return {
-			app,
-			state: live ? 'synced' : deployment.status,
-			words: plural(changes.get(app) ?? 0, 'change')
-		};
+		const changed = plural(changes.get(app) ?? 0, 'change');
+		switch (told.get(app)) {
+			case 'applied':
+				return { app, state: 'synced', words: changed };
+			case 'removed':
+				return { app, state: 'removed', words: 'stops; its data is kept' };
+			case 'blocked':
+				return { app, state: 'held', words: 'what it depends on has errors; stays as it was' };
+			case 'reverted':
+				return { app, state: 'reverted', words: 'a check failed; went back' };
+			case 'invalid':
+				return { app, state: 'failed', words: `${errors > 0 ? plural(errors, 'error') : 'has errors'}; stays as it was` };
+			default:
+				// What was deployed before outcomes were kept, or is under way.
+				if (errors > 0) return { app, state: 'failed', words: `${plural(errors, 'error')}; stays as it was` };
+				return { app, state: live ? 'synced' : deployment.status, words: changed };
+		}
 	});
 }
 

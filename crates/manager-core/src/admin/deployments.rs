@@ -155,7 +155,7 @@ pub(super) fn show_value(deployment: &Deployment) -> Value {
 
 /// Leaves out what a list doesn't show.
 fn shorten(shown: &mut Value) {
-    for name in ["changes", "errors", "steps"] {
+    for name in ["changes", "errors", "apps", "steps"] {
         shown[name] = json!([]);
     }
 }
