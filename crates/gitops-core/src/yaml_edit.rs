@@ -330,7 +330,7 @@ impl Editor<'_> {
             return Ok(());
         }
         let stays = |(at, _): &(usize, &Node)| changes.get(*at) != Some(&Change::Remove);
-        let last = items.iter().enumerate().filter(stays).last();
+        let last = items.iter().enumerate().rfind(stays);
         let (_, last) = last.ok_or(Unfit)?;
         let end = self.to(last.extent);
         if flow {
@@ -440,12 +440,12 @@ impl Editor<'_> {
         let above_is_blank = top > 0 && is_blank(self.line_start(top - 1), top);
         let is_first_item = *at == 0 && matches!(slot, Slot::Item(items, _) if items.len() > 1);
         let mut bottom = below;
-        while above_is_blank || is_first_item {
-            let next = self.next_line(self.line_end(bottom));
-            if !is_blank(bottom, next) {
-                break;
+        if above_is_blank || is_first_item {
+            let mut next = self.next_line(self.line_end(bottom));
+            while is_blank(bottom, next) {
+                bottom = next;
+                next = self.next_line(self.line_end(bottom));
             }
-            bottom = next;
         }
         self.replace(top..bottom, "");
         Ok(())

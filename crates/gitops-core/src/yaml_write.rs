@@ -26,7 +26,7 @@ impl Plain {
 
     /// A list of texts.
     pub(crate) fn texts<'t>(texts: impl IntoIterator<Item = &'t String>) -> Self {
-        Self::List(texts.into_iter().map(|text| Self::text(text)).collect())
+        Self::List(texts.into_iter().map(Self::text).collect())
     }
 
     fn is_scalar(&self) -> bool {

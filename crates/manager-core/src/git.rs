@@ -145,10 +145,14 @@ impl GitRepository {
         Ok(())
     }
 
-    /// The commit of a branch, or of what is checked out. `None`: there is none yet.
+    /// The commit of a branch, of a reference by its full name (a tag), or of what is checked out.
+    /// `None`: there is none yet.
     pub fn head(&self, branch: Option<&str>) -> Result<Option<CommitId>, GitError> {
         let repository = self.repository.lock();
         let found = match branch {
+            Some(reference) if reference.starts_with("refs/") => {
+                repository.find_reference(reference)
+            }
             Some(branch) => repository.find_reference(&format!("refs/heads/{branch}")),
             None => repository.head(),
         };

@@ -4,7 +4,7 @@ mod hooks;
 mod http;
 mod options;
 mod told;
-mod upkeep;
+pub(crate) mod upkeep;
 
 use std::{path::PathBuf, sync::Arc};
 

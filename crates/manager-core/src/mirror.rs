@@ -14,7 +14,10 @@ use std::{
 use picloud_store::Forge;
 use tokio::{process::Command, sync::Mutex};
 
-use crate::git::{GitError, LocalPath};
+use crate::{
+    git::{GitError, LocalPath},
+    hosting::upkeep,
+};
 use address::Address;
 use fetch::Patience;
 
@@ -44,6 +47,8 @@ pub struct Mirror {
     interval: Option<Duration>,
     /// What its picloud.yaml says, in milliseconds; 0: nothing.
     declared: AtomicU64,
+    /// A reference that is no branch, and is fetched beside them.
+    reference: Option<String>,
     /// One fetch at a time: they write the same references.
     fetching: Mutex<()>,
 }
@@ -61,8 +66,17 @@ impl Mirror {
             address: Address::new(url, forge),
             interval,
             declared: AtomicU64::new(0),
+            reference: None,
             fetching: Mutex::new(()),
         }
+    }
+
+    /// As this mirror, which fetches a reference beside the branches, where that is none: a tag.
+    #[must_use]
+    pub fn with_reference(mut self, branch: Option<&str>) -> Self {
+        let reference = branch.filter(|branch| branch.starts_with("refs/"));
+        self.reference = reference.map(str::to_owned);
+        self
     }
 
     /// How often it is fetched without being told: what the source says holds, then picloud.yaml.
@@ -97,7 +111,12 @@ impl Mirror {
             .arg("--")
             .arg(&self.address.url)
             .arg("+refs/heads/*:refs/heads/*");
+        if let Some(reference) = &self.reference {
+            command.arg(format!("+{reference}:{reference}"));
+        }
         fetch::run(command, PATIENCE, |text| self.address.hide(text)).await?;
+        // `gc.auto` is off in fetches, so that none waits for it.
+        upkeep::tidy(self.git_dir.clone());
         Ok(path)
     }
 

@@ -334,6 +334,9 @@ impl Deployer {
 
     /// Whether this reference is what is deployed.
     pub fn deploys(&self, reference: &str) -> bool {
+        if self.origin.branch(&self.source) == Some(reference) {
+            return true;
+        }
         match (
             self.origin.branch(&self.source),
             reference.strip_prefix("refs/heads/"),
@@ -361,7 +364,11 @@ impl Deployer {
             && let Origin::Remote(..) = self.origin
         {
             let branch = self.origin.branch(&self.source).unwrap_or("main");
-            let told = format!("the remote has no branch `{branch}`");
+            let told = if branch.starts_with("refs/") {
+                format!("the remote has no `{branch}`")
+            } else {
+                format!("the remote has no branch `{branch}`")
+            };
             return Err(DeployError::Stalled(GitError::Remote(told)));
         }
         let Some(head) = head.filter(|head| source.settled_head.as_ref() != Some(head)) else {
@@ -552,16 +559,12 @@ impl Deployer {
         let held = tokio::time::timeout(PLAN_PATIENCE, self.known.lock()).await;
         let store = &self.options.store;
         let (source, prune) = (self.source.id, loaded.settings.prune);
-        Ok(match held {
-            Ok(mut known) => {
-                let current = known::current(store, source, &mut known).await?;
-                plan(source, &loaded.desired, &current.live, prune)
-            }
-            Err(_) => {
-                let live = store.load_live_checked().await?;
-                plan(source, &loaded.desired, &live, prune)
-            }
-        })
+        if let Ok(mut known) = held {
+            let current = known::current(store, source, &mut known).await?;
+            return Ok(plan(source, &loaded.desired, &current.live, prune));
+        }
+        let live = store.load_live_checked().await?;
+        Ok(plan(source, &loaded.desired, &live, prune))
     }
 
     /// What a revision of the source's repository would change.

@@ -199,7 +199,8 @@ impl Sources {
                     .join("mirrors")
                     .join(format!("{}.git", record.id));
                 let mirror =
-                    Mirror::new(git_dir, &record.url, record.forge.as_ref(), record.interval);
+                    Mirror::new(git_dir, &record.url, record.forge.as_ref(), record.interval)
+                        .with_reference(record.branch.as_deref());
                 Origin::Remote(Arc::new(mirror), record.path.clone())
             }
         })

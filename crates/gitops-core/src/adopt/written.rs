@@ -39,7 +39,7 @@ pub(super) fn duration(ms: u64) -> Plain {
 /// Bytes in the largest unit that says it exactly: `64MiB`.
 fn size(bytes: u64) -> Plain {
     for (unit, size) in [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)] {
-        if bytes >= size && bytes % size == 0 {
+        if bytes >= size && bytes.is_multiple_of(size) {
             return Plain::text(format!("{}{unit}", bytes / size));
         }
     }

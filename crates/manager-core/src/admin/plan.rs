@@ -139,7 +139,7 @@ async fn owner(state: &AdminState, files: &BTreeMap<String, Vec<u8>>) -> Answer<
         .filter(|(path, _)| path.rsplit('/').next() == Some("app.yaml"))
         .filter_map(|(_, content)| app_name(std::str::from_utf8(content).ok()?))
         .collect();
-    let live = state.store.load_live().await?;
+    let live = state.kept.live.get(&state.store).await?;
     let owned = |deployer: &Arc<Deployer>| {
         let own = live.apps.iter().filter(|(name, app)| {
             app.source == deployer.source().id && names.contains(name.as_str())

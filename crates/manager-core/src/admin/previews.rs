@@ -25,7 +25,7 @@ pub(super) async fn list(
     Query(query): Query<ListQuery>,
 ) -> Answer {
     let source = find(&state, &name).await?;
-    let live = state.store.load_live().await?;
+    let live = state.kept.live.get(&state.store).await?;
     let mut found: BTreeMap<String, Value> = BTreeMap::new();
     for preview in state.store.previews().await? {
         if preview.parent != source.id {

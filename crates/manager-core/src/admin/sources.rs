@@ -144,6 +144,14 @@ impl Body {
         {
             return Err(Problem::invalid("branch is no name of a branch"));
         }
+        let is_reference = branch
+            .as_deref()
+            .is_some_and(|branch| branch.starts_with("refs/"));
+        if is_reference && kind == SourceKind::Hosted {
+            return Err(Problem::invalid(
+                "a hosted repository deploys a branch; only local and remote ones deploy a tag",
+            ));
+        }
         let path = self.path.unwrap_or_default();
         let path = path.trim_matches('/');
         if path.split('/').any(|part| part == ".." || part == ".") || !plain(path) {

@@ -11,7 +11,7 @@ use crate::mirror;
 
 /// How long a push that outlived its server is waited for. It ends by itself: nobody sends to it.
 const OUTLIVED: Duration = Duration::from_secs(5);
-/// A repository is packed, where it should be, after so many pushes.
+/// A repository is packed, where it should be, after so many pushes and fetches.
 const PUSHES: u32 = 64;
 
 /// Removes what pushes left that were under way when the process, or the computer, ended: locks
@@ -95,9 +95,9 @@ fn is_worked_on(git_dir: &Path) -> bool {
     })
 }
 
-/// After each so many pushes: has git pack a repository, if there is enough to pack. Nothing is
+/// After each so many pushes and fetches: has git pack a repository, if there is enough to pack. Nothing is
 /// thrown away: what a forced push left behind may be rolled back to.
-pub(super) fn tidy(git_dir: PathBuf) {
+pub(crate) fn tidy(git_dir: PathBuf) {
     static PUSHED: AtomicU32 = AtomicU32::new(0);
     if !(PUSHED.fetch_add(1, Relaxed) + 1).is_multiple_of(PUSHES) {
         return;
@@ -113,7 +113,7 @@ pub(super) fn tidy(git_dir: PathBuf) {
             Ok(output) if output.status.success() => {}
             Ok(output) => {
                 let said = String::from_utf8_lossy(&output.stderr).into_owned();
-                tracing::warn!(said, path = %git_dir.display(), "a hosted repository could not be packed");
+                tracing::warn!(said, path = %git_dir.display(), "a repository could not be packed");
             }
             Err(error) => tracing::warn!(%error, "git cannot be run"),
         }

@@ -355,6 +355,13 @@ impl Work {
         if !wanted && !switched_off {
             return Ok(None);
         }
+        // What was live before was let go then: a resume after a rollback asks nobody again.
+        if store
+            .was_applied(deployer.source.id, &self.commit.id)
+            .await?
+        {
+            return Ok(None);
+        }
         let hash = plan_hash(plan);
         if !switched_off && store.is_reviewed(deployer.source.id, &hash).await? {
             return Ok(None);

@@ -351,3 +351,28 @@ fn what_is_kept_of_a_source_is_sealed_also_what_was_kept_in_clear_before() {
     let ping = github(&server, "ping", "2", "{}");
     assert_eq!(ping.json()["outcome"], "pong", "{ping:?}");
 }
+
+#[test]
+fn a_tag_is_deployed_and_followed_when_it_is_moved() {
+    let (server, remote) = start(&json!({}));
+    remote.git(&["tag", "-a", "-m", "stable", "stable"]);
+    let source = json!({
+        "kind": "remote", "url": remote.path(), "interval": "1h", "webhook_secret": SECRET,
+        "branch": "refs/tags/stable",
+    });
+    let put = server.admin_request("PUT", "/sources/far", Some(&source));
+    assert_eq!(put.status, 200, "{put:?}");
+    // A commit of the branch is none of the tag.
+    let commit = write(&remote, "two");
+    let told = github(&server, "push", "1", &push("refs/heads/main"));
+    assert_eq!(told.json()["outcome"], "ignored", "{told:?}");
+    server.admin_request("POST", "/sources/far/sync?wait=true", None);
+    assert_eq!(server.get("/apps/far/").text(), "one");
+    remote.git(&["tag", "-f", "-a", "-m", "stable", "stable"]);
+    let told = github(&server, "push", "2", &push("refs/tags/stable"));
+    assert_eq!(told.json()["commit"], json!(commit), "{told:?}");
+    eventually("the tag", || server.get("/apps/far/").text() == "two");
+    let hosted = json!({ "kind": "hosted", "branch": "refs/tags/stable" });
+    let put = server.admin_request("PUT", "/sources/own", Some(&hosted));
+    assert_eq!(put.status, 422, "{put:?}");
+}
