@@ -11,7 +11,7 @@ use picloud_shared::AppSnapshot;
 use crate::worker::Worker;
 
 /// From then on a run counts as long, and no longer among those that are run at once.
-const LONG: Duration = Duration::from_millis(25);
+const LONG: Duration = Duration::from_millis(50);
 
 /// What a run that waited is given.
 pub(crate) enum Turn {

@@ -269,9 +269,10 @@ fn tell_failures(server: &Server, style: Style) {
                 Ok(record) => {
                     let error = record.error.as_ref();
                     let message = error.map_or("", |error| error.message.as_str());
-                    let line = error.and_then(|error| error.line).unwrap_or(0);
+                    let line = error.and_then(|error| error.line);
+                    let line = line.map_or_else(String::new, |line| format!(":{line}"));
                     let text = format!(
-                        "{} {}  {}:{line}  {}  (picloud run {})\n",
+                        "{} {}  {}{line}  {}  (picloud run {})\n",
                         style.status(record.status.as_str()),
                         record.app,
                         record.script,

@@ -28,7 +28,7 @@ helpr(1);
 helper();
 import ctx.app as dynamic;
 fn helper(n) { log::inf("x"); n }
-http::get("https://a.example/", #{}, 1)
+http::get("https://a.example/", #{}, 1);
 try { helper(1) } catch (e) { #{ status: 409 } }
 try { helper(1) } catch (e) { log::info("x") }
 "#;
