@@ -7,6 +7,7 @@ mod idle;
 mod load;
 mod process;
 mod push;
+mod queue;
 mod reference;
 mod scripts;
 
@@ -20,6 +21,7 @@ fn main() -> Result<()> {
         Some("scripts") => scripts::run(),
         Some("deploy") => deploy::run(),
         Some("push") => push::run(),
+        Some("queue") => queue::run(),
         Some("idle") => idle::run(),
         Some("start") => idle::start(),
         None => {
@@ -27,11 +29,14 @@ fn main() -> Result<()> {
             scripts::run()?;
             deploy::run()?;
             push::run()?;
+            queue::run()?;
             idle::start()?;
             idle::run()
         }
         Some(other) => {
-            anyhow::bail!("no bench is called {other}: hello, scripts, deploy, push, start, idle")
+            anyhow::bail!(
+                "no bench is called {other}: hello, scripts, deploy, push, queue, start, idle"
+            )
         }
     }
 }
