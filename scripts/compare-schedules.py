@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """Holds PiCloud's schedules against cronsim (PyPI), an independent implementation of Debian cron's
 rules: random schedules, in random zones, from random instants, most of them around changes of the
-clock. Usage: compare-schedules.py PROGRAM [CASES [SEED]], where PROGRAM is the built example
-`next_times` of picloud-gitops-core. Ends with 1 where a case disagrees that is not explained in
+clock. Usage: compare-schedules.py PROGRAM [CASES [SEED [VECTORS]]], where PROGRAM is the built example
+`next_times` of picloud-gitops-core, and VECTORS a file that is written: cases on which both agree, most of
+them in reach of a change, for the test of that crate. Ends with 1 where a case disagrees that is not explained in
 docs/EVENTS.md."""
 
 import random
@@ -80,6 +81,24 @@ def explained(zone, expression, start, ours, theirs):
 
 
 CHANGES = {}
+# Cases that are written for the test.
+KEPT = 3_000
+
+
+def near(zone, start, times):
+    """Whether a change of the clock lies within the case."""
+    return any(start <= change <= times[-1] for change in CHANGES[zone.key])
+
+
+def vector(expression, zone, start, times):
+    """A case on a line: minutes from one time to the next, the first from the start's."""
+    minutes, at = [], int(start.timestamp())
+    for time in times:
+        # The start may lie within a minute, a time does not.
+        then = int(time.timestamp())
+        minutes.append(str((then - at + 59) // 60))
+        at = then
+    return "\t".join([expression, zone.key, str(int(start.timestamp())), " ".join(minutes)])
 
 
 def main():
@@ -98,7 +117,7 @@ def main():
         cases.append((schedule(rng), name, start))
     text = "".join(f"{e}\t{z}\t{s.isoformat()}\n" for e, z, s in cases)
     answers = subprocess.run([program], input=text, capture_output=True, text=True, check=True).stdout.splitlines()
-    disagree, reasons, shown = 0, Counter(), 0
+    disagree, reasons, shown, agreed = 0, Counter(), 0, []
     for (expression, name, start), answer in zip(cases, answers, strict=True):
         zone = ZoneInfo(name)
         try:
@@ -111,6 +130,8 @@ def main():
         else:
             ours = [datetime.fromisoformat(t.replace("Z", "+00:00")) for t in answer.split()]
         if ours == theirs:
+            if ours:
+                agreed.append((near(zone, start, ours), zone, expression, start, ours))
             continue
         reason = explained(zone, expression, start, ours, theirs) if ours and theirs else "one never fires"
         reasons[reason or "unexplained"] += 1
@@ -119,6 +140,16 @@ def main():
             if shown < 20:
                 shown += 1
                 print(f"{expression!r} {name} from {start.isoformat()}\n  ours   {ours}\n  theirs {theirs}")
+    if len(sys.argv) > 4:
+        # Five of six have a change within them, and each zone has its share.
+        chosen, count = [], Counter()
+        for has_change, zone, expression, start, times in agreed:
+            share = KEPT * 5 // 6 if has_change else KEPT // 6
+            if count[zone.key, has_change] <= share // len(ZONES):
+                count[zone.key, has_change] += 1
+                chosen.append(vector(expression, zone, start, times))
+        with open(sys.argv[4], "w") as file:
+            file.write("".join(f"{line}\n" for line in sorted(chosen)))
     print(f"{len(cases)} cases, {sum(reasons.values())} disagree:")
     for reason, number in reasons.most_common():
         print(f"  {number:6} {reason}")

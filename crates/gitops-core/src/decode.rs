@@ -151,7 +151,12 @@ impl<'a> Report<'a> {
         if (min..=max).contains(&ms) {
             return Some(ms);
         }
-        let message = format!("{what} must be from {min}ms to {max}ms; `{text}` is {ms}ms");
+        let message = format!(
+            "{what} must be from {} to {}; `{text}` is {}",
+            duration::text(min),
+            duration::text(max),
+            duration::text(ms)
+        );
         self.error("E0108", node.place, message, None);
         None
     }

@@ -3,6 +3,7 @@
 use picloud_shared::{
     Diagnostic, ScriptPath, TriggerName,
     app::{TriggerSpec, to_value},
+    duration,
 };
 use serde_json::{Map, Value, json};
 
@@ -17,13 +18,12 @@ pub fn write(name: &TriggerName, spec: &TriggerSpec) -> Value {
     }
     out.insert("script".to_owned(), json!(spec.script));
     out.insert("enabled".to_owned(), json!(spec.enabled));
-    let ms = |ms: u64| format!("{ms}ms");
     out.insert(
         "retry".to_owned(),
         json!({
             "attempts": spec.retry.attempts,
-            "backoff": ms(spec.retry.backoff_ms),
-            "max_backoff": ms(spec.retry.max_backoff_ms),
+            "backoff": duration::text(spec.retry.backoff_ms),
+            "max_backoff": duration::text(spec.retry.max_backoff_ms),
         }),
     );
     if let Some(most) = spec.max_concurrency {
@@ -33,7 +33,9 @@ pub fn write(name: &TriggerName, spec: &TriggerSpec) -> Value {
     if let Value::Object(fields) = to_value(&spec.limits) {
         for (key, value) in fields.into_iter().filter(|(_, value)| !value.is_null()) {
             match (key.as_str(), value.as_u64()) {
-                ("timeout_ms", Some(time)) => limits.insert("timeout".to_owned(), json!(ms(time))),
+                ("timeout_ms", Some(time)) => {
+                    limits.insert("timeout".to_owned(), json!(duration::text(time)))
+                }
                 _ => limits.insert(key, value),
             };
         }

@@ -399,47 +399,10 @@ impl Schedule {
 
     /// The schedule in words.
     pub fn in_words(&self) -> String {
-        let [seconds, minutes, hours, days, months, weekdays] = self.fields;
-        let all = |field: Field, shape: usize| {
-            let shape = &SHAPES[shape];
-            let max = if shape.max == 7 { 6 } else { shape.max };
-            (shape.min..=max).all(|value| field.has(value))
-        };
+        let [_, _, _, days, months, weekdays] = self.fields;
+        let all = |field: Field, shape: usize| field.has_all(&SHAPES[shape]);
         let list = |field: Field, shape: usize| ranges(field, &SHAPES[shape]);
-        let single = |field: Field| {
-            field
-                .values
-                .is_power_of_two()
-                .then(|| field.values.trailing_zeros())
-        };
-        let mut text = match (single(seconds), single(minutes), single(hours)) {
-            (Some(0), Some(minute), Some(hour)) => {
-                format!("at {hour:02}:{minute:02}")
-            }
-            (Some(second), Some(minute), Some(hour)) => {
-                format!("at {hour:02}:{minute:02}:{second:02}")
-            }
-            (Some(0), Some(minute), None) if all(hours, 2) => {
-                format!("each hour at minute {minute}")
-            }
-            (Some(0), None, None) if all(minutes, 1) && all(hours, 2) => "each minute".to_owned(),
-            _ if all(seconds, 0) && all(minutes, 1) && all(hours, 2) => "each second".to_owned(),
-            _ => {
-                let mut parts = Vec::new();
-                if single(seconds) != Some(0) {
-                    parts.push(format!("second {}", list(seconds, 0)));
-                }
-                if !all(minutes, 1) {
-                    parts.push(format!("minute {}", list(minutes, 1)));
-                } else if parts.is_empty() {
-                    parts.push("each minute".to_owned());
-                }
-                if !all(hours, 2) {
-                    parts.push(format!("hour {}", list(hours, 2)));
-                }
-                format!("at {}", parts.join(" of "))
-            }
-        };
+        let mut text = self.times_in_words();
         let of_month = (!all(days, 3)).then(|| format!("day {} of the month", list(days, 3)));
         let of_week = (!all(weekdays, 5)).then(|| list(weekdays, 5));
         let either = !days.star && !weekdays.star;
@@ -457,10 +420,147 @@ impl Schedule {
         text
     }
 
+    /// The times of a day in words.
+    fn times_in_words(&self) -> String {
+        let [seconds, minutes, hours, ..] = self.fields;
+        let second = match seconds.single() {
+            Some(0) => String::new(),
+            Some(second) => format!(":{second:02}"),
+            None => return self.seconds_in_words(),
+        };
+        let at = |hour: u32, minute: u32| format!("{hour:02}:{minute:02}{second}");
+        if minutes.count() * hours.count() <= MAX_TIMES {
+            let times = hours
+                .iter()
+                .flat_map(|hour| minutes.iter().map(move |minute| (hour, minute)));
+            return format!("at {}", and(times.map(|(hour, minute)| at(hour, minute))));
+        }
+        let exactly = if second.is_empty() {
+            String::new()
+        } else {
+            format!(" at second {}", &second[1..])
+        };
+        match (minutes.single(), minutes.step(&SHAPES[1])) {
+            (Some(minute), _) => {
+                let place = if minute == 0 && second.is_empty() {
+                    String::new()
+                } else {
+                    format!(" at minute {minute}{second}")
+                };
+                if hours.has_all(&SHAPES[2]) {
+                    // `each hour` alone would leave open when.
+                    return match second.strip_prefix(':') {
+                        Some(second) => format!("each hour at minute {minute}, second {second}"),
+                        None => format!("each hour at minute {minute}"),
+                    };
+                }
+                match (hours.step(&SHAPES[2]), hours.range()) {
+                    (Some(step), _) => format!("every {step} hours{place}"),
+                    (None, Some((first, last))) => {
+                        format!(
+                            "each hour from {} to {}",
+                            at(first, minute),
+                            at(last, minute)
+                        )
+                    }
+                    (None, None) => format!(
+                        "at minute {minute}{second} of hour {}",
+                        ranges(hours, &SHAPES[2])
+                    ),
+                }
+            }
+            (None, step) => {
+                let often = match step {
+                    Some(1) => format!("each minute{exactly}"),
+                    // It begins anew with each hour.
+                    Some(step) if 60 % step != 0 => {
+                        format!("every {step} minutes of the hour{exactly}")
+                    }
+                    Some(step) => format!("every {step} minutes{exactly}"),
+                    None => format!("at minute {}{exactly}", ranges(minutes, &SHAPES[1])),
+                };
+                format!("{often}{}", hours_in_words(hours))
+            }
+        }
+    }
+
+    /// Of a schedule that fires at several seconds of a minute.
+    fn seconds_in_words(&self) -> String {
+        let [seconds, minutes, hours, ..] = self.fields;
+        let mut often = match seconds.step(&SHAPES[0]) {
+            Some(1) => "each second".to_owned(),
+            Some(step) if 60 % step != 0 => format!("every {step} seconds of the minute"),
+            Some(step) => format!("every {step} seconds"),
+            None => format!("at second {}", ranges(seconds, &SHAPES[0])),
+        };
+        if !minutes.has_all(&SHAPES[1]) {
+            often.push_str(&format!(" of minute {}", ranges(minutes, &SHAPES[1])));
+        }
+        often + &hours_in_words(hours)
+    }
+
     /// Whether it can fire more than once a minute.
     pub fn is_faster_than_a_minute(&self) -> bool {
         self.fields[0].values.count_ones() > 1
     }
+}
+
+/// Times of a day that are listed each; above it they are described.
+const MAX_TIMES: u32 = 4;
+
+impl Field {
+    fn count(self) -> u32 {
+        self.values.count_ones()
+    }
+
+    fn iter(self) -> impl Iterator<Item = u32> + Clone {
+        (0..u64::BITS).filter(move |value| self.has(*value))
+    }
+
+    fn single(self) -> Option<u32> {
+        self.values
+            .is_power_of_two()
+            .then(|| self.values.trailing_zeros())
+    }
+
+    fn has_all(self, shape: &Shape) -> bool {
+        let max = if shape.max == 7 { 6 } else { shape.max };
+        (shape.min..=max).all(|value| self.has(value))
+    }
+
+    /// Every so many, from 0 to the end; 1 where it has all.
+    fn step(self, shape: &Shape) -> Option<u32> {
+        let step = self.iter().nth(1)?;
+        let all = (0..=shape.max).step_by(step as usize);
+        self.iter().eq(all).then_some(step)
+    }
+
+    /// The first and the last, where all between them are there, too.
+    fn range(self) -> Option<(u32, u32)> {
+        let (first, last) = (self.iter().next()?, self.iter().last()?);
+        (last - first + 1 == self.count()).then_some((first, last))
+    }
+}
+
+/// ` from 09:00 to 17:59`, as far as not all hours are meant.
+fn hours_in_words(hours: Field) -> String {
+    if hours.has_all(&SHAPES[2]) {
+        return String::new();
+    }
+    match hours.range() {
+        Some((first, last)) => format!(" from {first:02}:00 to {last:02}:59"),
+        None => format!(" of hour {}", ranges(hours, &SHAPES[2])),
+    }
+}
+
+/// `a`, `a and b`, `a, b and c`.
+fn and(parts: impl Iterator<Item = String>) -> String {
+    let mut parts: Vec<String> = parts.collect();
+    let last = parts.pop().unwrap_or_default();
+    if parts.is_empty() {
+        return last;
+    }
+    format!("{} and {last}", parts.join(", "))
 }
 
 /// `1, 3-5`, or words where the field has them.
@@ -769,7 +869,24 @@ mod tests {
     fn a_schedule_is_told_in_words() {
         let words = |text: &str| Schedule::parse(text).expect(text).in_words();
         assert_eq!(words("0 9 * * MON-FRI"), "at 09:00 on Mon to Fri");
-        assert_eq!(words("*/15 * * * *"), "at minute 0, 15, 30, 45");
+        assert_eq!(words("*/5 * * * *"), "every 5 minutes");
+        assert_eq!(words("*/7 * * * *"), "every 7 minutes of the hour");
+        assert_eq!(
+            words("*/15 8-17 * * MON-FRI"),
+            "every 15 minutes from 08:00 to 17:59 on Mon to Fri"
+        );
+        assert_eq!(words("0 */2 * * *"), "every 2 hours");
+        assert_eq!(words("10 */6 * * *"), "at 00:10, 06:10, 12:10 and 18:10");
+        assert_eq!(words("15 9-17 * * *"), "each hour from 09:15 to 17:15");
+        assert_eq!(words("0,30 9 * * *"), "at 09:00 and 09:30");
+        assert_eq!(words("5,10 * * * *"), "at minute 5, 10");
+        assert_eq!(words("*/10 * * * * *"), "every 10 seconds");
+        assert_eq!(words("30 * * * * *"), "each minute at second 30");
+        assert_eq!(words("30 5 * * * *"), "each hour at minute 5, second 30");
+        assert_eq!(
+            words("0 1,3,5,7,11 * * *"),
+            "at minute 0 of hour 1, 3, 5, 7, 11"
+        );
         assert_eq!(words("@hourly"), "each hour at minute 0");
         assert_eq!(words("* * * * *"), "each minute");
         assert_eq!(words("0 0 1 1 *"), "at 00:00 on day 1 of the month in Jan");

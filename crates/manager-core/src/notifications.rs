@@ -1,19 +1,25 @@
 //! `notifications` of picloud.yaml: told of what became of commits and of drift, kept in the
 //! database until they are delivered, and never in a deployment's way.
 
-use std::{collections::HashSet, future::Future, pin::Pin, sync::Arc, time::Duration};
+use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use picloud_gitops_core::Notification;
 use picloud_shared::{
     AppName, Clock, LiveEvent, SourceName,
-    deployment::{Deployment, DeploymentStatus},
+    app::to_value,
+    deployment::{Deployment, DeploymentReason, DeploymentStatus},
 };
-use picloud_store::{Store, StoreError, notifications::DueNotification};
+use picloud_store::{
+    Store, StoreError,
+    notifications::{Announcement, DueNotification},
+};
 use serde_json::{Value, json};
-use tokio::sync::Notify;
 
-use crate::events::{EventHub, Heard};
+use crate::{
+    drift::DriftWatch,
+    events::{EventHub, Heard},
+};
 
 /// How often one is tried: over about nine hours.
 const ATTEMPTS: i32 = 15;
@@ -41,131 +47,138 @@ pub trait Deliver: Send + Sync {
     fn post<'a>(&'a self, url: &'a str, body: String) -> Delivery<'a>;
 }
 
-/// What somebody may want to be told.
-#[derive(Debug, Clone)]
-pub enum Happened<'a> {
-    /// A deployment ended.
-    Deployed(&'a Deployment),
-    /// An app's live state began to differ from git's.
-    Drifted {
-        /// Which.
-        app: &'a AppName,
-        /// In how many things.
-        items: usize,
-    },
-    /// An app's live state is git's again.
-    Healed {
-        /// Which.
-        app: &'a AppName,
-    },
+/// What became of a deployment, for whoever wants to know.
+pub(crate) fn announcement<'a>(
+    deployment: &Deployment,
+    wanted: Option<&[Notification]>,
+    clock: &'a dyn Clock,
+) -> Announcement<'a> {
+    Announcement {
+        wanted: wanted.map(|wanted| wanted.iter().map(to_value).collect()),
+        told: deployed(deployment, clock.now()),
+        clock,
+    }
 }
 
-/// Keeps notifications, and delivers them.
+/// Delivers what is kept, and tells of drift.
 pub struct Notifier {
     store: Store,
     clock: Arc<dyn Clock>,
-    wake: Notify,
 }
 
 impl Notifier {
     /// Nothing is delivered before [`Self::run`].
     pub fn new(store: Store, clock: Arc<dyn Clock>) -> Arc<Self> {
-        Arc::new(Self {
-            store,
-            clock,
-            wake: Notify::new(),
-        })
-    }
-
-    /// Keeps whom a source wants to be told from now on.
-    pub(crate) async fn configure(&self, source: &SourceName, wanted: &[Notification]) {
-        let wanted: Value = wanted
-            .iter()
-            .map(|one| json!({ "on": one.on, "url": one.url, "format": one.format }))
-            .collect();
-        if let Err(error) = self.store.set_notifications(source, &wanted).await {
-            tracing::warn!(%source, %error, "notifications of a source could not be kept; the next commit's are");
-        }
-    }
-
-    /// Tells whoever of the source wants to know. Never fails: what could not be written is logged.
-    pub async fn tell(&self, source: &SourceName, happened: &Happened<'_>) {
-        let now = self.clock.now();
-        let Some((event, payload)) = payload(source, happened, now) else {
-            return;
-        };
-        let new_id = || self.clock.new_id();
-        let added = self
-            .store
-            .add_notifications(source, event, &payload, &new_id, now)
-            .await;
-        match added {
-            Ok(0) => {}
-            Ok(_) => self.wake.notify_one(),
-            Err(error) => {
-                tracing::warn!(%source, event, %error, "a notification could not be kept");
-            }
-        }
+        Arc::new(Self { store, clock })
     }
 
     /// Tells of apps that begin and cease to drift, as they are seen to, for ever.
-    pub async fn follow_drift(self: Arc<Self>, hub: Arc<EventHub>) {
+    pub async fn follow_drift(self: Arc<Self>, hub: Arc<EventHub>, watch: Arc<DriftWatch>) {
         let mut listener = hub.listen(None);
-        let mut drifted: HashSet<AppName> = HashSet::new();
+        // What ceased to drift while nobody looked.
+        while let Err(error) = self.settle_drift(&watch).await {
+            if !error.is_unavailable() {
+                tracing::warn!(%error, "it cannot be told which apps drift no longer; trying again");
+            }
+            tokio::time::sleep(Duration::from_secs(5)).await;
+        }
         loop {
-            let Heard::Events(events) = listener.next().await else {
-                continue;
+            let events = match listener.next().await {
+                Heard::Events(events) => events,
+                Heard::Missed => {
+                    if let Err(error) = self.settle_drift(&watch).await {
+                        tracing::debug!(%error, "drift could not be looked at");
+                    }
+                    continue;
+                }
             };
             for told in events {
-                let LiveEvent::Drift(event) = told.event.as_ref() else {
-                    continue;
-                };
-                let (app, items) = (&event.app, event.items);
-                // One that drifts further is no news.
-                let happened = match (event.drifted, drifted.contains(app)) {
-                    (true, false) => Happened::Drifted { app, items },
-                    (false, true) => Happened::Healed { app },
-                    _ => continue,
-                };
-                match self.store.source_of_app(app).await {
-                    Ok(Some(source)) => self.tell(&source, &happened).await,
-                    Ok(None) => {}
-                    Err(error) => {
-                        tracing::warn!(%app, %error, "drift of an app could not be told of");
-                    }
-                }
-                if event.drifted {
-                    drifted.insert(app.clone());
-                } else {
-                    drifted.remove(app);
+                if let LiveEvent::Drift(event) = told.event.as_ref() {
+                    self.drift(&event.app, event.drifted.then_some(event.items))
+                        .await;
                 }
             }
         }
+    }
+
+    /// Tells of all apps as they stand.
+    async fn settle_drift(&self, watch: &DriftWatch) -> Result<(), StoreError> {
+        let drifted = watch.all().await?;
+        for (source, app) in self.store.told_drift().await? {
+            if !drifted.iter().any(|one| one.name == app) {
+                self.tell_drift(&source, &app, None).await?;
+            }
+        }
+        for one in &drifted {
+            self.drift(&one.name, Some(one.items.len())).await;
+        }
+        Ok(())
+    }
+
+    /// An app differs from git in so many things, or does no longer.
+    async fn drift(&self, app: &AppName, items: Option<usize>) {
+        let told = match self.store.source_of_app(app).await {
+            Ok(Some(source)) => self.tell_drift(&source, app, items).await,
+            Ok(None) => Ok(()),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = told {
+            tracing::warn!(%app, %error, "drift of an app could not be told of");
+        }
+    }
+
+    async fn tell_drift(
+        &self,
+        source: &SourceName,
+        app: &AppName,
+        items: Option<usize>,
+    ) -> Result<(), StoreError> {
+        let event = if items.is_some() { "drifted" } else { "healed" };
+        let mut payload =
+            json!({ "event": event, "source": source, "app": app, "at": at(self.clock.now()) });
+        if let Some(items) = items {
+            payload["items"] = items.into();
+        }
+        let announcement = Announcement {
+            wanted: None,
+            told: Some((event, payload)),
+            clock: self.clock.as_ref(),
+        };
+        self.store
+            .tell_drift(source, app, items.is_some(), &announcement)
+            .await
     }
 
     /// Delivers for ever. Any number of managers may do so.
     pub async fn run(self: Arc<Self>, deliver: Arc<dyn Deliver>) {
         let mut backoff = Duration::from_millis(200);
         loop {
-            let until = match self.round(&deliver).await {
-                Ok(until) => {
-                    backoff = Duration::from_millis(200);
-                    until
-                }
-                Err(error) => {
-                    if !error.is_unavailable() {
-                        tracing::error!(%error, "notifications cannot be delivered; trying again");
-                    }
-                    backoff = (backoff * 2).min(Duration::from_secs(5));
-                    backoff
-                }
-            };
-            // An elapsed time is a reason to look like any other.
-            let _ = tokio::time::timeout(until, self.wake.notified()).await;
+            let Err(error) = self.deliver(deliver.as_ref(), &mut backoff).await;
+            if !error.is_unavailable() {
+                tracing::error!(%error, "notifications cannot be delivered; trying again");
+            }
+            tokio::time::sleep(backoff).await;
+            backoff = (backoff * 2).min(Duration::from_secs(5));
         }
     }
 
-    async fn round(&self, deliver: &Arc<dyn Deliver>) -> Result<Duration, StoreError> {
+    async fn deliver(
+        &self,
+        deliver: &dyn Deliver,
+        backoff: &mut Duration,
+    ) -> Result<std::convert::Infallible, StoreError> {
+        let mut told = self.store.listen_notifications().await?;
+        loop {
+            let until = self.round(deliver).await?;
+            *backoff = Duration::from_millis(200);
+            // An elapsed time is a reason to look like any other.
+            if let Ok(told) = tokio::time::timeout(until, told.next_of_many()).await {
+                told?;
+            }
+        }
+    }
+
+    async fn round(&self, deliver: &dyn Deliver) -> Result<Duration, StoreError> {
         loop {
             let due = self
                 .store
@@ -174,7 +187,7 @@ impl Notifier {
             if due.is_empty() {
                 break;
             }
-            let sent = due.iter().map(|one| self.send(one, deliver.as_ref()));
+            let sent = due.iter().map(|one| self.send(one, deliver));
             for done in futures_util::future::join_all(sent).await {
                 done?;
             }
@@ -227,52 +240,41 @@ impl Notifier {
     }
 }
 
-/// The event's name and what is told of it; `None`: nobody is told of this.
-fn payload(
-    source: &SourceName,
-    happened: &Happened<'_>,
-    now: DateTime<Utc>,
-) -> Option<(&'static str, Value)> {
-    let at = now.to_rfc3339_opts(SecondsFormat::Millis, true);
-    match happened {
-        Happened::Deployed(deployment) => {
-            let event = match deployment.status {
-                DeploymentStatus::Synced => "synced",
-                DeploymentStatus::Failed
-                | DeploymentStatus::Partial
-                | DeploymentStatus::Reverted => "failed",
-                DeploymentStatus::Applying | DeploymentStatus::Held | DeploymentStatus::Waiting => {
-                    return None;
-                }
-            };
-            let errors: Vec<Value> = deployment
-                .errors
-                .iter()
-                .filter(|error| error.is_error())
-                .take(MAX_ERRORS)
-                .map(|error| {
-                    json!({ "code": error.code, "path": error.path, "line": error.line, "message": error.message })
-                })
-                .collect();
-            Some((
-                event,
-                json!({
-                    "event": event, "source": source, "deployment": deployment.id, "commit": deployment.commit,
-                    "previous_commit": deployment.previous_commit, "author": deployment.author,
-                    "message": deployment.message, "status": deployment.status,
-                    "changes": deployment.changes.len(), "errors": errors, "at": at,
-                }),
-            ))
+fn at(now: DateTime<Utc>) -> String {
+    now.to_rfc3339_opts(SecondsFormat::Millis, true)
+}
+
+/// The event's name and what is told of a deployment; `None`: nobody is told of this.
+fn deployed(deployment: &Deployment, now: DateTime<Utc>) -> Option<(&'static str, Value)> {
+    let event = match deployment.status {
+        // What is healed is told when it is seen to be.
+        _ if deployment.reason == DeploymentReason::Heal => return None,
+        DeploymentStatus::Synced => "synced",
+        DeploymentStatus::Failed | DeploymentStatus::Partial | DeploymentStatus::Reverted => {
+            "failed"
         }
-        Happened::Drifted { app, items } => Some((
-            "drifted",
-            json!({ "event": "drifted", "source": source, "app": app, "items": items, "at": at }),
-        )),
-        Happened::Healed { app } => Some((
-            "healed",
-            json!({ "event": "healed", "source": source, "app": app, "at": at }),
-        )),
-    }
+        DeploymentStatus::Applying | DeploymentStatus::Held | DeploymentStatus::Waiting => {
+            return None;
+        }
+    };
+    let errors: Vec<Value> = deployment
+        .errors
+        .iter()
+        .filter(|error| error.is_error())
+        .take(MAX_ERRORS)
+        .map(|error| {
+            json!({ "code": error.code, "path": error.path, "line": error.line, "message": error.message })
+        })
+        .collect();
+    Some((
+        event,
+        json!({
+            "event": event, "source": deployment.source, "deployment": deployment.id, "commit": deployment.commit,
+            "previous_commit": deployment.previous_commit, "author": deployment.author,
+            "message": deployment.message, "status": deployment.status,
+            "changes": deployment.changes.len(), "errors": errors, "at": at(now),
+        }),
+    ))
 }
 
 /// What is sent.
@@ -311,6 +313,14 @@ fn words(payload: &Value) -> String {
             text("source"),
             text("author"),
             payload["changes"]
+        ),
+        "failing" => format!(
+            "{}: the trigger {} of {} fails: {} of its events were given up: {}",
+            text("source"),
+            text("trigger"),
+            text("app"),
+            payload["dead_letters"],
+            text("error")
         ),
         _ => format!(
             "{}: {short} is {}: {title} ({})",

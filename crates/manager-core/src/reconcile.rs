@@ -19,7 +19,7 @@ use picloud_gitops_core::{
     review::{Texts, wanted_texts},
 };
 use picloud_shared::{
-    AppSnapshot, BlobId, Clock, CommitId, Diagnostic, EventSink, LiveEvent, Plan, SourceName,
+    AppSnapshot, BlobId, Clock, CommitId, EventSink, LiveEvent, Plan, SourceName,
     deployment::{Deployment, DeploymentStatus},
     plan::LiveVersion,
     script::{ScriptChecker, SecretChecker},
@@ -38,7 +38,7 @@ use work::Work;
 
 use crate::{
     git::{GitError, GitRepository, LocalPath},
-    notifications::{Happened, Notifier},
+    notifications::announcement,
     origin::Origin,
     signatures::{self, SignatureError, Signers},
     watch::Pause,
@@ -109,8 +109,6 @@ pub struct DeployerOptions {
     pub probe: Option<Arc<dyn Probe>>,
     /// Whose signatures count, by source.
     pub signers: Arc<BTreeMap<SourceName, Signers>>,
-    /// Tells those whom picloud.yaml names.
-    pub notifier: Arc<Notifier>,
     /// Is told of each look at a repository: its other references may have changed.
     pub looked: Arc<Notify>,
 }
@@ -228,6 +226,9 @@ impl Deployer {
     /// Takes up what an ended process left.
     async fn take_up(&self) {
         let store = &self.options.store;
+        if let Err(error) = self.tell_untold().await {
+            tracing::warn!(source = %self.source.name, %error, "an interrupted deployment is not told of yet");
+        }
         if let Ok(Some(settings)) = store.source_settings(self.source.id).await
             && let Ok(settings) = serde_json::from_value::<SourceSettings>(settings)
         {
@@ -236,6 +237,16 @@ impl Deployer {
         if let Err(error) = self.take_up_checks().await {
             tracing::warn!(source = %self.source.name, %error, "the checks of an interrupted deployment cannot be taken up");
         }
+    }
+
+    /// Tells of deployments that were applied when a process ended.
+    async fn tell_untold(&self) -> Result<(), StoreError> {
+        let store = &self.options.store;
+        for deployment in store.untold_deployments(self.source.id).await? {
+            let told = announcement(&deployment, None, self.options.clock.as_ref());
+            store.finish_deployment(&deployment, Some(&told)).await?;
+        }
+        Ok(())
     }
 
     /// Waits until the window opens that the head waits for.
@@ -455,29 +466,11 @@ impl Deployer {
         let mut work = Work::begin(self, source, target, began, repository).await?;
         let loaded = work.read(self, repository).await?;
         if !work.verify(self, repository, &loaded).await? {
-            let deployment = self.tell(work.end_without_apply(self).await?);
             // Whom an unverified commit wants to be told is not asked.
-            let happened = Happened::Deployed(&deployment);
-            let notifier = &self.options.notifier;
-            notifier.tell(&deployment.source, &happened).await;
-            return Ok(deployment);
+            return Ok(self.tell(work.end_without_apply(self).await?));
         }
         let deployment = work.reconcile(self, repository, &loaded, known).await?;
-        let deployment = self.tell(deployment);
-        if deployment.status == DeploymentStatus::Applying {
-            // A newer commit came; this one is settled with it.
-            return Ok(deployment);
-        }
-        let notifier = &self.options.notifier;
-        let unread =
-            |finding: &Diagnostic| finding.is_error() && finding.path.ends_with("picloud.yaml");
-        if !loaded.diagnostics.iter().any(unread) {
-            let wanted = &loaded.settings.notifications;
-            notifier.configure(&deployment.source, wanted).await;
-        }
-        let happened = Happened::Deployed(&deployment);
-        notifier.tell(&deployment.source, &happened).await;
-        Ok(deployment)
+        Ok(self.tell(deployment))
     }
 
     /// Verifies a commit's signature where the commit itself, or the one that is live, asks for

@@ -11,13 +11,16 @@ mod lanes;
 
 use std::{
     collections::HashSet,
-    sync::{Arc, atomic::Ordering::Relaxed},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::{Duration, Instant},
 };
 
 use chrono::{DateTime, Utc};
 use parking_lot::Mutex;
-use picloud_shared::{AppId, Clock, Executor, NodeId, executor::FormerApps};
+use picloud_shared::{AppId, Clock, Executor, NodeId, executor::FormerApps, invocation::Cancel};
 use picloud_store::{
     Store, StoreError,
     outbox::{Finished, LeaseRequest, LeasedEvent},
@@ -47,6 +50,8 @@ const MAX_BACKOFF: Duration = Duration::from_secs(5);
 const FULL: Duration = Duration::from_millis(20);
 /// How long runs may go on after the end was asked for; then they are another node's.
 const DRAIN: Duration = Duration::from_secs(10);
+/// How long those have to stop that were cut off after it.
+const CUT_OFF: Duration = Duration::from_secs(1);
 /// How long results may take to be written after that.
 const LAST_RESULTS: Duration = Duration::from_secs(5);
 
@@ -75,6 +80,16 @@ struct Running {
     own: Mutex<HashSet<Uuid>>,
     /// Results were written.
     settled: Notify,
+    /// Whether runs that still go on are to stop: they are another node's, from their beginning.
+    cut_off: Arc<AtomicBool>,
+}
+
+impl Running {
+    /// Says to a run when this node's time is over.
+    fn cancel(&self) -> Cancel {
+        let cut_off = Arc::clone(&self.cut_off);
+        Cancel::when(move || cut_off.load(Relaxed))
+    }
 }
 
 /// A run that ended.
@@ -94,6 +109,7 @@ impl Dispatcher {
             dispatcher: Arc::clone(&self),
             own: Mutex::default(),
             settled: Notify::new(),
+            cut_off: Arc::default(),
         });
         let mut finisher = tokio::spawn(finish::finish(Arc::clone(&running), finished));
         let heart = tokio::spawn(beat(Arc::clone(&running)));
@@ -311,7 +327,10 @@ impl Looker {
         tokio::spawn(async move {
             let began = Instant::now();
             let (id, of) = (event.id.0, event.app);
-            let attempt = running.dispatcher.attempt(event, &app).await;
+            let attempt = running
+                .dispatcher
+                .attempt(event, &app, running.cancel())
+                .await;
             app.stats.in_flight.fetch_sub(1, Relaxed);
             let not_yet = match attempt {
                 Attempt::Ended(finished) => {
@@ -382,18 +401,22 @@ impl Looker {
         {
             tracing::debug!(%error, "leases could not be given back; they run out");
         }
-        let ended = async {
-            while self.lanes.running() > 0 {
-                let Some(ended) = self.has_ended.recv().await else {
-                    return;
-                };
-                self.reap(&ended);
-            }
-        };
-        if tokio::time::timeout(DRAIN, ended).await.is_err() {
+        if tokio::time::timeout(DRAIN, self.all_ended()).await.is_err() {
             tracing::warn!(
                 "some events did not end in time; they run again elsewhere, or after the next start"
             );
+            // Each gives its lease back as it stops.
+            self.running.cut_off.store(true, Relaxed);
+            let _ = tokio::time::timeout(CUT_OFF, self.all_ended()).await;
+        }
+    }
+
+    async fn all_ended(&mut self) {
+        while self.lanes.running() > 0 {
+            let Some(ended) = self.has_ended.recv().await else {
+                return;
+            };
+            self.reap(&ended);
         }
     }
 }

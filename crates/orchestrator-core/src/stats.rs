@@ -89,6 +89,9 @@ impl AppStats {
     /// Whether one more record fits into this second's share.
     pub(crate) fn may_record(&self, second: u64, most: u64) -> bool {
         let next = |seen: u64| {
+            if most == 0 {
+                return None;
+            }
             let (at, used) = (seen >> 32, seen & 0xffff_ffff);
             if at != second & 0xffff_ffff {
                 return Some((second & 0xffff_ffff) << 32 | 1);
@@ -187,5 +190,6 @@ mod tests {
         assert!((0..3).all(|_| stats.may_record(7, 3)));
         assert!(!stats.may_record(7, 3));
         assert!(stats.may_record(8, 3));
+        assert!(!stats.may_record(9, 0));
     }
 }

@@ -233,6 +233,12 @@ pub struct ServerArgs {
     /// How large a webhook's delivery may be [default: 25MiB]
     #[arg(long, env = "PICLOUD_WEBHOOK_MAX_BODY", value_name = "SIZE")]
     pub webhook_max_body: Option<String>,
+    /// How long history is kept, in days [default: 30d]
+    #[arg(long, env = "PICLOUD_HISTORY_RETENTION", value_name = "DAYS")]
+    pub history_retention: Option<String>,
+    /// Successful requests of an app that are recorded in a second; all are counted [default: 50]
+    #[arg(long, env = "PICLOUD_RECORD_RATE", value_name = "N")]
+    pub record_rate: Option<u64>,
     /// How the log is written [default: human]
     #[arg(long, env = "PICLOUD_LOG_FORMAT", value_name = "FORMAT")]
     pub log_format: Option<LogFormat>,

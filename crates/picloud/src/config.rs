@@ -9,7 +9,8 @@ use std::{
 
 use anyhow::{Context, Result, anyhow, bail};
 use picloud_manager_core::{Signers, oidc::OidcSettings};
-use picloud_shared::SourceName;
+use picloud_orchestrator_core::RecorderOptions;
+use picloud_shared::{SourceName, duration};
 use serde::Deserialize;
 
 use crate::{
@@ -44,6 +45,10 @@ pub struct ServerConfig {
     pub executor: Option<ExecutorMode>,
     /// Bytes of a webhook's delivery.
     pub webhook_max_body: usize,
+    /// How many days history is kept.
+    pub history_days: u64,
+    /// Successful HTTP runs of an app that are recorded in a second; all are counted.
+    pub record_rate: u64,
     /// Whose signatures of commits count, by source.
     pub signers: BTreeMap<SourceName, Signers>,
     /// Who people sign in by without a key.
@@ -109,6 +114,8 @@ struct ConfigFile {
     secrets_key_file: Option<PathBuf>,
     executor: Option<ExecutorMode>,
     webhook_max_body: Option<String>,
+    history_retention: Option<String>,
+    record_rate: Option<u64>,
     #[serde(default)]
     oidc: OidcFile,
     #[serde(default)]
@@ -127,6 +134,8 @@ struct SourceFile {
 
 /// The data directory where none is named.
 pub const DEFAULT_DATA_DIR: &str = ".picloud";
+/// How many days history is kept where nothing is said.
+const HISTORY_DAYS: u64 = 30;
 /// The address where none is named.
 const DEFAULT_LISTEN: &str = "127.0.0.1:8080";
 
@@ -152,6 +161,10 @@ impl ServerConfig {
         }
         let max_body = args.webhook_max_body.clone().or(file.webhook_max_body);
         let webhook_max_body = parse_size(max_body.as_deref())
+            .map_err(|error| problems.push(error))
+            .unwrap_or_default();
+        let retention = args.history_retention.clone().or(file.history_retention);
+        let history_days = parse_retention(retention.as_deref())
             .map_err(|error| problems.push(error))
             .unwrap_or_default();
         let signers = signers(file.sources, &mut problems);
@@ -182,6 +195,11 @@ impl ServerConfig {
             executor: args.executor.or(file.executor),
             http_allow_private: allow_private().or(file.http_allow_private).unwrap_or(false),
             webhook_max_body,
+            history_days,
+            record_rate: args
+                .record_rate
+                .or(file.record_rate)
+                .unwrap_or(RecorderOptions::default().successes_a_second),
             signers,
             oidc,
             roles: Roles::ALL,
@@ -287,6 +305,21 @@ fn parse_size(text: Option<&str>) -> Result<usize> {
         })
 }
 
+/// Whole days: history is dropped by the day.
+fn parse_retention(text: Option<&str>) -> Result<u64> {
+    const DAY: u64 = 86_400_000;
+    let Some(text) = text else {
+        return Ok(HISTORY_DAYS);
+    };
+    duration::milliseconds(text)
+        .filter(|ms| ms % DAY == 0)
+        .map(|ms| ms / DAY)
+        .filter(|days| (1..=3650).contains(days))
+        .ok_or_else(|| {
+            anyhow!("--history-retention: expected days from 1d to 3650d, like 30d; got {text:?}")
+        })
+}
+
 fn check_token(token: &str) -> Result<()> {
     let plain = token.bytes().all(|b| b.is_ascii_graphic());
     if plain && (16..=256).contains(&token.len()) {
@@ -313,6 +346,7 @@ mod tests {
         assert_eq!(config.data_dir, PathBuf::from(".picloud"));
         assert_eq!(config.base_domain, "localhost");
         assert_eq!(config.database_url, None);
+        assert_eq!((config.history_days, config.record_rate), (30, 50));
     }
 
     #[test]
@@ -321,12 +355,18 @@ mod tests {
             listen: Some("nowhere".into()),
             base_domain: Some("https://x".into()),
             admin_token: Some("short".into()),
+            history_retention: Some("36h".into()),
             ..args()
         };
         let message = ServerConfig::resolve(&bad)
             .expect_err("three errors")
             .to_string();
-        for part in ["--listen", "--base-domain", "PICLOUD_ADMIN_TOKEN"] {
+        for part in [
+            "--listen",
+            "--base-domain",
+            "PICLOUD_ADMIN_TOKEN",
+            "--history-retention",
+        ] {
             assert!(message.contains(part), "{part} in {message}");
         }
     }
@@ -337,17 +377,19 @@ mod tests {
         let path = dir.path().join("picloud.toml");
         std::fs::write(
             &path,
-            "listen = '127.0.0.1:1'\nbase_domain = 'example.com'\n",
+            "listen = '127.0.0.1:1'\nbase_domain = 'example.com'\nhistory_retention = '7d'\nrecord_rate = 5\n",
         )
         .expect("written");
         let given = ServerArgs {
             config: Some(path.clone()),
             listen: Some("127.0.0.1:2".into()),
+            record_rate: Some(0),
             ..args()
         };
         let config = ServerConfig::resolve(&given).expect("good");
         assert_eq!(config.listen.port(), 2);
         assert_eq!(config.base_domain, "example.com");
+        assert_eq!((config.history_days, config.record_rate), (7, 0));
         std::fs::write(&path, "listne = 'x'\n").expect("written");
         let message = ServerConfig::resolve(&given)
             .expect_err("unknown key")

@@ -49,8 +49,6 @@ const MAX_PROCESSES: usize = 64;
 const CONNECTIONS: u32 = 16;
 /// How long the data of pruned apps is kept.
 const PRUNED_DAYS: i64 = 30;
-/// How long history is kept.
-const HISTORY_DAYS: u64 = 30;
 /// How many days runs are counted by the minute; by the hour from then on.
 const MINUTES_KEPT: i64 = 3;
 
@@ -492,12 +490,12 @@ async fn name_source(
 
 /// Once a day: partitions of the next days, old history dropped. Expired kv entries: when the
 /// next one expires.
-async fn keep_house(store: Store, clock: Arc<dyn Clock>) {
+async fn keep_house(store: Store, clock: Arc<dyn Clock>, history_days: u64) {
     const DAY: Duration = Duration::from_hours(12);
     loop {
         let today = clock.now().date_naive();
         let oldest = today
-            .checked_sub_days(chrono::Days::new(HISTORY_DAYS))
+            .checked_sub_days(chrono::Days::new(history_days))
             .unwrap_or(today);
         if let Err(error) = store.keep_run_partitions(today, oldest).await {
             tracing::warn!(%error, "the partitions of history could not be kept; trying again");

@@ -26,6 +26,25 @@ pub fn milliseconds(text: &str) -> Option<u64> {
     Some(total)
 }
 
+/// As people write it: what [`milliseconds`] reads.
+pub fn text(ms: u64) -> String {
+    let mut out = String::new();
+    let mut rest = ms;
+    for (unit, factor) in [
+        ("d", 86_400_000),
+        ("h", 3_600_000),
+        ("m", 60_000),
+        ("s", 1_000),
+        ("ms", 1),
+    ] {
+        if rest >= factor {
+            out.push_str(&format!("{}{unit}", rest / factor));
+            rest %= factor;
+        }
+    }
+    if out.is_empty() { "0s".to_owned() } else { out }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -46,6 +65,15 @@ mod tests {
         ];
         for (text, expected) in cases {
             assert_eq!(milliseconds(text), expected, "{text:?}");
+        }
+        for (ms, expected) in [
+            (0, "0s"),
+            (10_000, "10s"),
+            (5_400_500, "1h30m500ms"),
+            (604_800_000, "7d"),
+        ] {
+            assert_eq!(text(ms), expected);
+            assert_eq!(milliseconds(expected), Some(ms));
         }
     }
 }

@@ -10,7 +10,7 @@ use serde_json::Value;
 use sqlx::{PgConnection, types::Json};
 use uuid::Uuid;
 
-use crate::{Page, Store, StoreError, page::PageQuery};
+use crate::{Page, Store, StoreError, notifications::Announcement, page::PageQuery};
 
 struct Row {
     id: Uuid,
@@ -82,7 +82,7 @@ pub(crate) async fn write(
          ON CONFLICT (id) DO UPDATE SET status = EXCLUDED.status, changes = EXCLUDED.changes,
              waits_until = EXCLUDED.waits_until, signed_by = EXCLUDED.signed_by,
              apps = EXCLUDED.apps, plan_hash = EXCLUDED.plan_hash, errors = EXCLUDED.errors, steps = EXCLUDED.steps, generation = EXCLUDED.generation,
-             duration_ms = EXCLUDED.duration_ms",
+             duration_ms = EXCLUDED.duration_ms, told = false",
         deployment.id.0,
         source.0,
         deployment.commit.as_str(),
@@ -113,12 +113,14 @@ fn json<T: Serialize>(value: &T) -> Json<&T> {
 }
 
 impl Store {
-    /// Writes a deployment that changed nothing, and the head that is dealt with by it, where it is.
+    /// Writes a deployment that changed nothing, the head that is dealt with by it, where it is, and
+    /// what is told of it.
     pub async fn record_deployment(
         &self,
         source: SourceId,
         deployment: &Deployment,
         head: Option<&CommitId>,
+        announcement: &Announcement<'_>,
     ) -> Result<(), StoreError> {
         let mut transaction = self.pool().begin().await?;
         write(&mut transaction, source, deployment).await?;
@@ -131,23 +133,60 @@ impl Store {
             .execute(&mut *transaction)
             .await?;
         }
+        announcement.write(&mut transaction, source).await?;
         transaction.commit().await?;
         Ok(())
     }
 
-    /// Writes how long a deployment took, once it is served.
-    pub async fn finish_deployment(&self, deployment: &Deployment) -> Result<(), StoreError> {
-        sqlx::query!(
-            "UPDATE deployments SET duration_ms = $2, steps = $3, status = $4, apps = $5 WHERE id = $1",
+    /// Writes how long a deployment took, once it is served, and what is told of it, once.
+    pub async fn finish_deployment(
+        &self,
+        deployment: &Deployment,
+        announcement: Option<&Announcement<'_>>,
+    ) -> Result<(), StoreError> {
+        let mut transaction = self.pool().begin().await?;
+        let before = sqlx::query!(
+            "UPDATE deployments d SET duration_ms = $2, steps = $3, status = $4, apps = $5, told = true
+             FROM (SELECT id, told FROM deployments WHERE id = $1 FOR UPDATE) before
+             WHERE d.id = before.id RETURNING d.source_id, before.told",
             deployment.id.0,
             deployment.duration_ms,
             json(&deployment.steps) as _,
             deployment.status.as_str(),
             json(&deployment.apps) as _,
         )
-        .execute(self.pool())
+        .fetch_optional(&mut *transaction)
         .await?;
+        if let (Some(before), Some(announcement)) = (before, announcement)
+            && !before.told
+        {
+            let source = before.source_id.into();
+            announcement.write(&mut transaction, source).await?;
+        }
+        transaction.commit().await?;
         Ok(())
+    }
+
+    /// Deployments that were applied, whose checks are over, and whose end was not told: the process
+    /// ended in between.
+    pub async fn untold_deployments(
+        &self,
+        source: SourceId,
+    ) -> Result<Vec<Deployment>, StoreError> {
+        let rows = sqlx::query_as!(
+            Row,
+            r#"SELECT d.id, s.name AS source, d.commit, d.previous_commit, d.author, d.message, d.reason, d.status,
+                 d.waits_until, d.signed_by, d.changes AS "changes: Value", d.errors AS "errors: Value",
+                 d.apps AS "apps: Value", d.plan_hash, d.steps AS "steps: Value", d.history_rewritten, d.generation,
+                 d.started_at, d.duration_ms
+               FROM deployments d JOIN sources s ON s.id = d.source_id
+               WHERE d.source_id = $1 AND NOT d.told AND d.generation IS NOT NULL AND d.status <> 'applying'
+               ORDER BY d.id"#,
+            source.0,
+        )
+        .fetch_all(self.pool())
+        .await?;
+        rows.into_iter().map(TryInto::try_into).collect()
     }
 
     /// The deployment of that id.

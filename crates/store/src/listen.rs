@@ -1,8 +1,8 @@
 //! What PostgreSQL tells without being asked.
 
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::{Arc, OnceLock};
 
-use sqlx::postgres::PgListener;
+use sqlx::{PgPool, postgres::PgListener};
 use tokio::sync::Notify;
 
 use crate::{Store, StoreError};
@@ -12,6 +12,7 @@ pub(crate) const GENERATION: &str = "picloud_generation";
 pub(crate) const EDITED: &str = "picloud_edited";
 const ACCESS: &str = "picloud_access";
 const EVENTS: &str = "picloud_events";
+pub(crate) const NOTIFICATIONS: &str = "picloud_notifications";
 pub(crate) const OUTBOX: &str = "picloud_outbox";
 
 /// One thing that PostgreSQL told.
@@ -28,35 +29,44 @@ pub enum Notification {
 /// Tells dispatchers that events were written: the one of this process at once, the others by
 /// one `NOTIFY` for as many as come while the last one is sent. Not in the transactions that write
 /// them: PostgreSQL lets transactions that notify commit one after another only.
+///
+/// A script's thread writes events: what it would allocate for each, and another thread free, would
+/// count against the memory of its app. So one task sends, and is only woken here.
 #[derive(Debug, Default)]
 pub(crate) struct Teller {
     here: Notify,
-    sending: AtomicBool,
+    there: Notify,
+    sender: OnceLock<()>,
 }
 
 impl Store {
     /// Events were written, and are committed.
     pub(crate) fn outbox_written(&self) {
-        self.teller.here.notify_one();
-        if self.teller.sending.swap(true, SeqCst) {
-            return;
-        }
-        let store = self.clone();
-        tokio::spawn(async move {
-            store.teller.sending.store(false, SeqCst);
-            let told = sqlx::query("SELECT pg_notify($1, '')")
-                .bind(OUTBOX)
-                .execute(store.pool())
-                .await;
-            if let Err(error) = told {
-                tracing::debug!(%error, "other nodes were not told of events; they look by themselves");
-            }
+        self.teller.sender.get_or_init(|| {
+            let (pool, teller) = (self.pool().clone(), Arc::clone(&self.teller));
+            tokio::spawn(tell_others(pool, teller));
         });
+        self.teller.here.notify_one();
+        self.teller.there.notify_one();
     }
 
     /// Waits until this process wrote events.
     pub async fn outbox_told_here(&self) {
         self.teller.here.notified().await;
+    }
+}
+
+/// Tells other processes for ever: a store lives as long as its process.
+async fn tell_others(pool: PgPool, teller: Arc<Teller>) {
+    loop {
+        teller.there.notified().await;
+        let told = sqlx::query("SELECT pg_notify($1, '')")
+            .bind(OUTBOX)
+            .execute(&pool)
+            .await;
+        if let Err(error) = told {
+            tracing::debug!(%error, "other nodes were not told of events; they look by themselves");
+        }
     }
 }
 
@@ -99,6 +109,13 @@ impl Store {
     pub async fn listen_outbox(&self) -> Result<Notifications, StoreError> {
         let mut listener = PgListener::connect_with(self.pool()).await?;
         listener.listen(OUTBOX).await?;
+        Ok(Notifications { listener })
+    }
+
+    /// Listens for notifications that are written.
+    pub async fn listen_notifications(&self) -> Result<Notifications, StoreError> {
+        let mut listener = PgListener::connect_with(self.pool()).await?;
+        listener.listen(NOTIFICATIONS).await?;
         Ok(Notifications { listener })
     }
 

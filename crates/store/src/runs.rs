@@ -1,7 +1,8 @@
 //! Run history: partitioned by day, written in batches; and the exact counts of runs.
 
 use chrono::{DateTime, Days, NaiveDate, Utc};
-use picloud_shared::{AppId, AppName, RunId, RunRecord, RunStatus, app::to_value, run::RunKind};
+use picloud_shared::{AppId, AppName, RunId, RunRecord, RunStatus, TriggerName, run::RunKind};
+use serde::Serialize;
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, PgConnection};
 use uuid::Uuid;
@@ -259,24 +260,56 @@ pub(crate) async fn insert(
     if records.is_empty() {
         return Ok(());
     }
-    let rows: Vec<Value> = records
-        .iter()
-        .map(|record| {
-            let mut row = to_value(record);
-            row["app_id"] = json!(record.app_id);
-            row
-        })
-        .collect();
-    // PostgreSQL's text cannot hold U+0000, which a script may log.
-    let text = serde_json::to_string(&rows)
-        .unwrap_or_default()
-        .replace("\\u0000", "\\ufffd");
+    fn column<'a, T>(records: &[&'a RunRecord], of: impl Fn(&'a RunRecord) -> T) -> Vec<T> {
+        records.iter().map(|record| of(record)).collect()
+    }
+    let of = records;
     sqlx::query!(
-        "INSERT INTO runs SELECT r.* FROM json_populate_recordset(NULL::runs, $1::text::json) r
+        "INSERT INTO runs (id, app_id, app, script, kind, trigger, route, commit, attempt, status, started_at,
+             duration_ms, queue_ms, operations, peak_memory, error, logs, dropped_logs, cause, input)
+         SELECT id, app_id, app, script, kind, trigger, route, commit, attempt, status, started_at, duration_ms,
+             queue_ms, operations, peak_memory, error::json, logs::json, dropped_logs, cause, input::json
+         FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[],
+             $9::integer[], $10::text[], $11::timestamptz[], $12::double precision[], $13::double precision[],
+             $14::bigint[], $15::bigint[], $16::text[], $17::text[], $18::bigint[], $19::uuid[], $20::text[])
+           AS r (id, app_id, app, script, kind, trigger, route, commit, attempt, status, started_at, duration_ms,
+             queue_ms, operations, peak_memory, error, logs, dropped_logs, cause, input)
          ON CONFLICT DO NOTHING",
-        text,
+        &column(of, |run| run.id.0),
+        &column(of, |run| run.app_id.0),
+        &column(of, |run| run.app.as_str()) as _,
+        &column(of, |run| run.script.as_str()) as _,
+        &column(of, |run| run.kind.as_str()) as _,
+        &column(of, |run| run.trigger.as_ref().map(TriggerName::as_str)) as _,
+        &column(of, |run| run.route.as_deref()) as _,
+        &column(of, |run| run.commit.as_str()) as _,
+        &column(of, |run| i32::try_from(run.attempt).unwrap_or(i32::MAX)),
+        &column(of, |run| run.status.as_str()) as _,
+        &column(of, |run| run.started_at),
+        &column(of, |run| run.duration_ms),
+        &column(of, |run| run.queue_ms),
+        &column(of, |run| number(run.operations)),
+        &column(of, |run| number(run.peak_memory)),
+        &column(of, |run| run.error.as_ref().map(text)) as _,
+        &column(of, |run| text(&run.logs)),
+        &column(of, |run| number(run.dropped_logs)),
+        &column(of, |run| run.cause.map(|cause| cause.0)) as _,
+        &column(of, |run| text(&run.input)),
     )
     .execute(connection)
     .await?;
     Ok(())
+}
+
+fn number(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+/// JSON as PostgreSQL's text can hold it: without U+0000, which a script may log.
+fn text<T: Serialize + ?Sized>(value: &T) -> String {
+    let text = serde_json::to_string(value).unwrap_or_default();
+    if text.contains("\\u0000") {
+        return text.replace("\\u0000", "\\ufffd");
+    }
+    text
 }

@@ -73,12 +73,19 @@ pub struct PreviewOptions {
 /// One entry of `notifications`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Notification {
-    /// `failed`, `synced`, `drifted`, `healed`.
+    /// `failed`, `synced`, `drifted`, `healed`, `failing`.
     pub on: Vec<String>,
     /// Where to; sealed or plain.
     pub url: String,
     /// `json`, `slack` or `discord`.
     pub format: String,
+    /// For `failing`: dead letters of a trigger within an hour.
+    #[serde(default = "one")]
+    pub threshold: u64,
+}
+
+fn one() -> u64 {
+    1
 }
 
 impl Default for PreviewOptions {
@@ -244,7 +251,7 @@ fn windows(node: &Node, report: &mut Report<'_>) -> Vec<Window> {
 }
 
 fn notifications(node: &Node, report: &mut Report<'_>) -> Vec<Notification> {
-    const EVENTS: [&str; 4] = ["failed", "synced", "drifted", "healed"];
+    const EVENTS: [&str; 5] = ["failed", "synced", "drifted", "healed", "failing"];
     const FORMATS: [&str; 3] = ["json", "slack", "discord"];
     let mut found = Vec::new();
     for item in report.list(node, "notifications") {
@@ -252,8 +259,10 @@ fn notifications(node: &Node, report: &mut Report<'_>) -> Vec<Notification> {
             on: Vec::new(),
             url: String::new(),
             format: "json".to_owned(),
+            threshold: one(),
         };
-        for (key, node) in report.map(item, "a notification", &["on", "url", "format"]) {
+        let known = ["on", "url", "format", "threshold"];
+        for (key, node) in report.map(item, "a notification", &known) {
             match key.name.as_str() {
                 "on" => {
                     let single = std::slice::from_ref(node);
@@ -288,6 +297,10 @@ fn notifications(node: &Node, report: &mut Report<'_>) -> Vec<Notification> {
                     Some(word) => wrong_word(report, node, "format", word, &FORMATS),
                     None => {}
                 },
+                "threshold" => {
+                    let number = report.number(node, "threshold", 1, 10_000);
+                    one.threshold = number.unwrap_or(one.threshold);
+                }
                 _ => {}
             }
         }

@@ -3,6 +3,7 @@
 use picloud_shared::{
     AppSpec, TriggerName,
     app::{RouteAuth, RouteMode, RouteSpec, ScriptKind, SignatureScheme, TriggerKind, TriggerSpec},
+    duration,
     plan::{AppPlan, Change, ChangeKind, FieldChange, ItemKind},
 };
 use serde_json::Value;
@@ -151,7 +152,7 @@ fn route_words(app: &AppPlan, change: &Change) -> Vec<String> {
 fn rate(route: &RouteSpec) -> String {
     route.rate_limit.map_or_else(
         || "none".to_owned(),
-        |limit| format!("{} in {}", limit.requests, milliseconds(limit.window_ms)),
+        |limit| format!("{} in {}", limit.requests, duration::text(limit.window_ms)),
     )
 }
 
@@ -258,7 +259,7 @@ fn two_sides(name: &str, field: &FieldChange) -> String {
 fn value(name: &str, value: &Value) -> String {
     let last = name.rsplit('.').next().unwrap_or(name);
     match (value, value.as_u64()) {
-        (_, Some(ms)) if last.ends_with("_ms") => milliseconds(ms),
+        (_, Some(ms)) if last.ends_with("_ms") => duration::text(ms),
         (_, Some(bytes)) if ["memory", "request_body", "response_body", "size"].contains(&last) => {
             size(bytes)
         }
@@ -298,23 +299,4 @@ fn size(bytes: u64) -> String {
         }
     }
     format!("{} bytes", grouped(bytes))
-}
-
-/// `1h30m`, as app.yaml would have it.
-fn milliseconds(ms: u64) -> String {
-    let mut out = String::new();
-    let mut rest = ms;
-    for (unit, factor) in [
-        ("d", 86_400_000),
-        ("h", 3_600_000),
-        ("m", 60_000),
-        ("s", 1_000),
-        ("ms", 1),
-    ] {
-        if rest >= factor {
-            out.push_str(&format!("{}{unit}", rest / factor));
-            rest %= factor;
-        }
-    }
-    if out.is_empty() { "0s".to_owned() } else { out }
 }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use futures_util::future::{BoxFuture, join_all};
-use picloud_gitops_core::{Loaded, check_place, dependents, diff};
+use picloud_gitops_core::{Loaded, Notification, check_place, dependents, diff};
 use picloud_shared::{
     AppName, AppSpec, CommitId, Diagnostic, Plan, Severity,
     app::CheckSpec,
@@ -15,7 +15,7 @@ use picloud_shared::{
     drift::DesiredApp,
     plan::{AppAction, AppPlan, LiveVersion},
 };
-use picloud_store::{Apply, ApplyError, Declared, DesiredChange};
+use picloud_store::{Apply, ApplyError, Declared, DesiredChange, notifications::Announcement};
 
 use super::{
     DeployError, Deployer, MAX_REPLANS, blocking,
@@ -23,6 +23,7 @@ use super::{
 };
 use crate::{
     git::{GitError, GitRepository},
+    notifications::announcement,
     origin::Origin,
 };
 
@@ -66,8 +67,18 @@ pub(super) struct Begun {
     pub(super) deployment: Deployment,
     /// The branch's head that is dealt with by it.
     pub(super) head: CommitId,
+    /// Whom its commit wants to be told, where that is known.
+    pub(super) wanted: Option<Vec<Notification>>,
     pub(super) began: Instant,
     pub(super) trial: Trial,
+}
+
+impl Begun {
+    /// What is told of its end.
+    fn announcement<'a>(&self, deployer: &'a Deployer) -> Announcement<'a> {
+        let clock = deployer.options.clock.as_ref();
+        announcement(&self.deployment, self.wanted.as_deref(), clock)
+    }
 }
 
 /// A check that failed.
@@ -249,7 +260,7 @@ impl Deployer {
         begun.deployment.duration_ms = Some(begun.began.elapsed().as_secs_f64() * 1000.0);
         self.options
             .store
-            .finish_deployment(&begun.deployment)
+            .finish_deployment(&begun.deployment, Some(&begun.announcement(self)))
             .await?;
         Ok(begun.deployment)
     }
@@ -260,7 +271,7 @@ impl Deployer {
         earlier.deployment.duration_ms = Some(earlier.began.elapsed().as_secs_f64() * 1000.0);
         self.options
             .store
-            .finish_deployment(&earlier.deployment)
+            .finish_deployment(&earlier.deployment, Some(&earlier.announcement(self)))
             .await?;
         self.tell(earlier.deployment);
         Ok(())
@@ -293,7 +304,8 @@ impl Deployer {
         };
         for mut earlier in interrupted {
             earlier.status = went_well(&earlier);
-            store.finish_deployment(&earlier).await?;
+            let told = announcement(&earlier, None, self.options.clock.as_ref());
+            store.finish_deployment(&earlier, Some(&told)).await?;
         }
         let mut known = self.known.lock().await;
         let (repository, head) = self.open(self.origin.at_rest()?).await?;
@@ -308,6 +320,7 @@ impl Deployer {
         let begun = Begun {
             head: head.unwrap_or_else(|| deployment.commit.clone()),
             deployment,
+            wanted: None,
             began: Instant::now(),
             trial,
         };

@@ -71,7 +71,7 @@ impl Deployer {
                     deployment.generation = Some(applied.version.generation);
                     self.served(applied.version).await;
                     deployment.duration_ms = Some(began.elapsed().as_secs_f64() * 1000.0);
-                    store.finish_deployment(&deployment).await?;
+                    store.finish_deployment(&deployment, None).await?;
                     return Ok(Some(self.tell(deployment)));
                 }
                 Err(ApplyError::ParentChanged) => {}

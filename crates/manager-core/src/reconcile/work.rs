@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, sync::Arc, time::Instant};
 
 use picloud_gitops_core::{
-    LoadOptions, Loaded, Opening, check_desired, load, plan, review::plan_hash,
+    LoadOptions, Loaded, Notification, Opening, check_desired, load, plan, review::plan_hash,
 };
 use picloud_shared::{
     AppName, CommitId, DeploymentId, Diagnostic, Plan, Severity,
@@ -11,7 +11,7 @@ use picloud_shared::{
     deployment::{AppOutcome, Deployment, DeploymentReason, DeploymentStatus, Outcome, StepTiming},
     plan::{AppAction, LiveState, LiveVersion},
 };
-use picloud_store::{Apply, ApplyError, SourceRecord};
+use picloud_store::{Apply, ApplyError, SourceRecord, notifications::Announcement};
 
 use super::{
     DeployError, Deployer, MAX_REPLANS, Target, blocking,
@@ -21,6 +21,7 @@ use super::{
 };
 use crate::{
     git::{Commit, GitError, GitRepository},
+    notifications::announcement,
     origin::Origin,
 };
 
@@ -31,6 +32,8 @@ pub(super) struct Work {
     /// Whether a person let this commit go.
     approved: bool,
     deployment: Deployment,
+    /// Whom the commit wants to be told, where that is known and may be asked.
+    wanted: Option<Vec<Notification>>,
     began: Instant,
     step: Instant,
 }
@@ -102,6 +105,7 @@ impl Work {
             target,
             approved,
             deployment,
+            wanted: None,
             began,
             step: began,
         };
@@ -164,6 +168,11 @@ impl Work {
         known: &mut Option<Known>,
     ) -> Result<Deployment, DeployError> {
         let store = &deployer.options.store;
+        let unread =
+            |finding: &Diagnostic| finding.is_error() && finding.path.ends_with("picloud.yaml");
+        if !loaded.diagnostics.iter().any(unread) {
+            self.wanted = Some(loaded.settings.notifications.clone());
+        }
         for _ in 0..MAX_REPLANS {
             let current = known::current(store, deployer.source.id, known).await?;
             let plan = plan(
@@ -237,6 +246,7 @@ impl Work {
                         head: self.target.head.clone(),
                         began: self.began,
                         deployment: self.deployment,
+                        wanted: self.wanted,
                         trial,
                     };
                     return deployer.settle(begun, known, repository).await;
@@ -325,9 +335,20 @@ impl Work {
         deployer
             .options
             .store
-            .record_deployment(deployer.source.id, &self.deployment, head)
+            .record_deployment(
+                deployer.source.id,
+                &self.deployment,
+                head,
+                &self.announcement(deployer),
+            )
             .await?;
         Ok(self.deployment)
+    }
+
+    /// What is told of it.
+    fn announcement<'a>(&self, deployer: &'a Deployer) -> Announcement<'a> {
+        let clock = deployer.options.clock.as_ref();
+        announcement(&self.deployment, self.wanted.as_deref(), clock)
     }
 
     async fn publish(&mut self, deployer: &Deployer, version: LiveVersion) {

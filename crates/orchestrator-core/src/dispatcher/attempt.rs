@@ -22,7 +22,8 @@ use crate::{async_request, holder::ServedApp, request_record};
 pub(super) enum Attempt {
     /// As it did.
     Ended(Box<Finished>),
-    /// It could not be made yet: the node does not serve what the event needs.
+    /// It could not be made, or not to its end: the node does not serve what the event needs, or
+    /// is about to end.
     NotYet,
 }
 
@@ -44,7 +45,13 @@ struct Prepared {
 }
 
 impl Dispatcher {
-    pub(super) async fn attempt(&self, event: LeasedEvent, app: &Arc<ServedApp>) -> Attempt {
+    /// Makes an attempt; one that `cancel` stopped counts for nothing.
+    pub(super) async fn attempt(
+        &self,
+        event: LeasedEvent,
+        app: &Arc<ServedApp>,
+        cancel: Cancel,
+    ) -> Attempt {
         // Whoever handed a request over, or asked for a replay, knows its run by the event's id.
         let asked_for = event.kind == "http" || event.key.is_some();
         let first = event.attempt == 1 && event.errors.is_empty();
@@ -82,8 +89,12 @@ impl Dispatcher {
             mut invocation,
         } = prepared;
         invocation.deadline = began + invocation.limits.timeout();
+        invocation.cancel = cancel;
         let outcome = self.executor.execute(invocation).await;
         let duration = began.elapsed();
+        if matches!(&outcome.result, Err(error) if error.kind == RunErrorKind::Cancelled) {
+            return Attempt::NotYet;
+        }
         let next = match &outcome.result {
             Ok(_) => Next::Done,
             // Who asked for a replay sees how it ended; there is nothing to be put back.

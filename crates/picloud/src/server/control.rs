@@ -36,8 +36,11 @@ impl Server {
         self.following.push(tokio::spawn(heard));
         let firing = picloud_manager_core::cron::run(store(), clock());
         self.following.push(tokio::spawn(firing));
-        self.following
-            .push(tokio::spawn(keep_house(store(), clock())));
+        self.following.push(tokio::spawn(keep_house(
+            store(),
+            clock(),
+            config.history_days,
+        )));
         let deliver = Arc::new(HttpDelivery::new(node.keys.clone())?);
         let notifier = &node.notifier;
         self.following
@@ -69,7 +72,7 @@ impl Server {
             .push(tokio::spawn(Arc::clone(&previews).run()));
         self.following.push(tokio::spawn(Arc::clone(&pulls).run()));
         self.following.push(tokio::spawn(Arc::clone(&drift).run()));
-        let followed = Arc::clone(notifier).follow_drift(events());
+        let followed = Arc::clone(notifier).follow_drift(events(), Arc::clone(&drift));
         self.following.push(tokio::spawn(followed));
         let git = self.hosting(node, data, &previews).await?;
         let hooks = picloud_manager_core::webhooks::router(WebhookState::new(

@@ -68,7 +68,10 @@ impl Node {
         let (mut services, outgoing) =
             picloud_services::services(&store, &clock, &secrets, guard, env!("CARGO_PKG_VERSION"));
         let (recorder, pending) = Recorder::new(
-            RecorderOptions::default(),
+            RecorderOptions {
+                successes_a_second: config.record_rate,
+                ..RecorderOptions::default()
+            },
             Arc::clone(&clock),
             Arc::clone(&events) as Arc<dyn EventSink>,
         );
@@ -165,7 +168,6 @@ impl Node {
             events: Arc::clone(&self.events) as Arc<dyn EventSink>,
             probe,
             signers: Arc::new(config.signers.clone()),
-            notifier: Arc::clone(&self.notifier),
             looked: Arc::default(),
         })
     }

@@ -154,7 +154,7 @@ const VALUES: [(&str, &str, &str); 23] = [
 ];
 
 /// Tables with a column `app_id` that hold data, work, history or access, not configuration.
-const OTHERS: [&str; 10] = [
+const OTHERS: [&str; 11] = [
     "kv",
     "docs",
     "outbox",
@@ -164,6 +164,7 @@ const OTHERS: [&str; 10] = [
     "run_counts",
     "api_keys",
     "idempotency_keys",
+    "trigger_failures",
     "desired_apps",
 ];
 

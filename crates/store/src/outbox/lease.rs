@@ -138,7 +138,7 @@ impl Store {
         let released = sqlx::query!(
             "UPDATE outbox SET lease_until = NULL, lease_node = NULL,
                  held = trigger_id IS NOT NULL AND max_concurrency IS NOT NULL AND NOT ordered
-             WHERE lease_node = $1",
+             WHERE lease_until IS NOT NULL AND lease_node = $1",
             node.0
         )
         .execute(self.pool())
@@ -193,7 +193,8 @@ impl Store {
     /// Keeps the leases of runs that take long.
     pub async fn extend_leases(&self, node: NodeId, events: &[Uuid]) -> Result<(), StoreError> {
         sqlx::query!(
-            "UPDATE outbox SET lease_until = clock_timestamp() + $3 WHERE id = ANY($2) AND lease_node = $1",
+            "UPDATE outbox SET lease_until = clock_timestamp() + $3 WHERE id IN
+               (SELECT o.id FROM outbox o WHERE o.id = ANY($2) AND o.lease_node = $1 FOR UPDATE SKIP LOCKED)",
             node.0,
             events,
             lease(),
@@ -211,14 +212,9 @@ impl Store {
         node: NodeId,
         now: DateTime<Utc>,
     ) -> Result<Option<DateTime<Utc>>, StoreError> {
-        let next = sqlx::query_scalar!(
-            "SELECT least((SELECT min(due_at) FROM outbox WHERE lease_until IS NULL AND due_at > $1),
-                          (SELECT min(lease_until) FROM outbox WHERE lease_until IS NOT NULL AND lease_node <> $2))",
-            now,
-            node.0,
-        )
-        .fetch_one(self.pool())
-        .await?;
+        let next = sqlx::query_scalar!("SELECT next_outbox_due($1, $2)", node.0, now,)
+            .fetch_one(self.pool())
+            .await?;
         Ok(next)
     }
 

@@ -2993,7 +2993,7 @@ export interface components {
         /**
          * @description What a schedule means.
          * @example {
-         *       "words": "every day at 02:30:00",
+         *       "words": "at 02:30",
          *       "timezone": "Europe/Zurich",
          *       "times": [
          *         "2026-07-28T02:30:00+02:00"
@@ -3358,10 +3358,10 @@ export interface components {
          *       "enabled": true,
          *       "retry": {
          *         "attempts": 5,
-         *         "backoff": "10000ms",
-         *         "max_backoff": "600000ms"
+         *         "backoff": "10s",
+         *         "max_backoff": "10m"
          *       },
-         *       "words": "at 02:30:00",
+         *       "words": "at 02:30",
          *       "next_fire_times": [
          *         "2026-07-28T02:30:00+02:00"
          *       ],
