@@ -399,7 +399,7 @@ fn what_happens_is_told_to_those_who_may_see_it_until_their_key_ends() {
     // Who comes back goes on where they were.
     drop(seeing);
     let mut again = listen(&all, &[&format!("Last-Event-ID: {}", run.id)]);
-    assert_eq!(next_event(&mut again).expect("one").name, "run");
+    wait_for(&mut again, "run");
     wait_for(&mut again, "deployment");
 
     let gone = format!("/keys/{}", all["id"].as_str().expect("an id"));

@@ -34,8 +34,15 @@ class Session {
 		return this.can(scope, key?.app ?? undefined);
 	}
 
-	/** Asks the server who one is. */
-	async load(): Promise<void> {
+	#asked: Promise<void> | undefined;
+
+	/** Asks the server who one is; who asks meanwhile waits for the same answer. */
+	load(): Promise<void> {
+		this.#asked ??= this.#ask().finally(() => (this.#asked = undefined));
+		return this.#asked;
+	}
+
+	async #ask(): Promise<void> {
 		try {
 			// An answer, and no refusal, also where nobody is signed in.
 			const state = await api.session();
@@ -55,6 +62,8 @@ class Session {
 		const answer = await api.signIn(key);
 		setCsrf(answer.csrf);
 		this.leaving = false;
+		// What was asked before the sign-in knows nothing of it.
+		await this.#asked;
 		await this.load();
 		if (this.error) throw this.error;
 	}
