@@ -236,6 +236,62 @@ impl Store {
         Ok(query.page(items, |deployment| deployment.id.0))
     }
 
+    /// As [`Store::deployments`], without changes, errors, apps and steps, which may be large: how many
+    /// changes, errors and warnings there are is counted instead.
+    pub async fn brief_deployments(
+        &self,
+        source: Option<&SourceName>,
+        app: Option<&AppName>,
+        query: &PageQuery,
+    ) -> Result<Page<(Deployment, [i64; 3])>, StoreError> {
+        let rows = sqlx::query!(
+            r#"SELECT d.id, s.name AS source, commit, previous_commit, author, message, reason, status,
+                 waits_until, signed_by, history_rewritten, generation, started_at, duration_ms,
+                 json_array_length(changes)::bigint AS "changes!", json_array_length(errors)::bigint AS "findings!",
+                 (SELECT count(*) FROM json_array_elements(d.errors) e WHERE e ->> 'severity' = 'error') AS "errors!"
+               FROM deployments d JOIN sources s ON s.id = d.source_id
+               WHERE (s.name = $1 OR $1::text IS NULL AND s.preview_of IS NULL) AND ($2::uuid IS NULL OR d.id < $2)
+                 AND ($4::text IS NULL
+                   OR EXISTS (SELECT 1 FROM json_array_elements(d.changes) c WHERE c ->> 'app' = $4)
+                   OR EXISTS (SELECT 1 FROM json_array_elements(d.errors) e WHERE e ->> 'app' = $4))
+               ORDER BY d.id DESC LIMIT $3"#,
+            source.map(SourceName::as_str),
+            query.after()?,
+            query.rows(),
+            app.map(AppName::as_str),
+        )
+        .fetch_all(self.pool())
+        .await?;
+        let none = || Value::Array(Vec::new());
+        let mut items = Vec::with_capacity(rows.len());
+        for row in rows {
+            let counts = [row.changes, row.errors, row.findings - row.errors];
+            let row = Row {
+                id: row.id,
+                source: row.source,
+                commit: row.commit,
+                previous_commit: row.previous_commit,
+                author: row.author,
+                message: row.message,
+                reason: row.reason,
+                status: row.status,
+                waits_until: row.waits_until,
+                signed_by: row.signed_by,
+                changes: none(),
+                errors: none(),
+                apps: none(),
+                plan_hash: None,
+                steps: none(),
+                history_rewritten: row.history_rewritten,
+                generation: row.generation,
+                started_at: row.started_at,
+                duration_ms: row.duration_ms,
+            };
+            items.push((Deployment::try_from(row)?, counts));
+        }
+        Ok(query.page(items, |(deployment, _)| deployment.id.0))
+    }
+
     /// The last deployment of a source, whatever became of it.
     pub async fn last_deployment(
         &self,
