@@ -98,6 +98,7 @@ WHERE s.n > 0 ON CONFLICT DO NOTHING`);
 	const narrow = await Window.open(browser, server, { dark: true, narrow: true });
 	await narrow.signIn();
 	await narrow.show('/');
+	await narrow.page.getByText('nothing waits for you').waitFor();
 	await picture(narrow, 'narrow', 844);
 	console.log(execFileSync('ls', ['-l', into], { encoding: 'utf8' }));
 } finally {
