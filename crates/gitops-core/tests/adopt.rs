@@ -264,6 +264,7 @@ fn trigger(
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table of cases")]
 fn changes_touch_what_they_are_about() {
     let mut told = String::new();
     let mut tell = |what: &str, diff: String| told.push_str(&format!("## {what}\n{diff}\n"));
@@ -278,7 +279,7 @@ fn changes_touch_what_they_are_about() {
                     "0 7 * * 1-5".clone_into(schedule);
                     "UTC".clone_into(timezone);
                 }
-            })
+            });
         }),
     );
     tell(
@@ -386,7 +387,7 @@ fn changes_touch_what_they_are_about() {
                 if let TriggerKind::Cron { schedule, .. } = &mut trigger.kind {
                     "often".clone_into(schedule);
                 }
-            })
+            });
         }),
     );
     tell(
