@@ -81,6 +81,14 @@ impl Wanted {
     }
 }
 
+/// Whether the last that was chosen for the source of a deployment is another commit.
+fn is_rolled_back(items: &[Value], found: &Value) -> bool {
+    let of_source = |item: &&Value| item["source"] == found["source"] && item["reason"] != "heal";
+    let newest = items.iter().find(of_source);
+    newest
+        .is_some_and(|newest| newest["reason"] == "rollback" && newest["commit"] != found["commit"])
+}
+
 async fn until_settled(
     client: &Client,
     wanted: &Wanted,
@@ -101,6 +109,10 @@ async fn until_settled(
         if let Some(found) = items.iter().find(|item| wanted.is(&text(item, "commit"))) {
             match found["status"].as_str() {
                 Some("applying" | "held" | "waiting") => state = text(found, "status"),
+                // It was live, and somebody went back from it since.
+                Some("synced" | "partial") if is_rolled_back(&items, found) => {
+                    "rolled back".clone_into(&mut state);
+                }
                 _ => return Ok(found.clone()),
             }
         }
