@@ -1,6 +1,11 @@
 //! The queue: jobs that do nothing, added and drained; and how long an idle worker takes to begin.
 //! Beside graphile-worker and pg-boss, on the same PostgreSQL, in turns.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "the database tells of the same times, as they are on the clock"
+)]
+
 use std::{
     path::Path,
     process::Command,

@@ -260,9 +260,6 @@ pub(crate) async fn insert(
     if records.is_empty() {
         return Ok(());
     }
-    fn column<'a, T>(records: &[&'a RunRecord], of: impl Fn(&'a RunRecord) -> T) -> Vec<T> {
-        records.iter().map(|record| of(record)).collect()
-    }
     let of = records;
     sqlx::query!(
         "INSERT INTO runs (id, app_id, app, script, kind, trigger, route, commit, attempt, status, started_at,
@@ -312,4 +309,8 @@ fn text<T: Serialize + ?Sized>(value: &T) -> String {
         return text.replace("\\u0000", "\\ufffd");
     }
     text
+}
+
+fn column<'a, T>(records: &[&'a RunRecord], of: impl Fn(&'a RunRecord) -> T) -> Vec<T> {
+    records.iter().map(|record| of(record)).collect()
 }

@@ -114,7 +114,7 @@ mod tests {
             Ok(201)
         );
         for wrong in [
-            r#"{}"#,
+            "{}",
             r#"{"state": "good"}"#,
             r#"{"state": "success", "link": ""}"#,
             "[]",

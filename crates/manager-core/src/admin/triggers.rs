@@ -92,7 +92,7 @@ fn show(
             let upcoming = schedule.upcoming(state.clock.now(), zone, SHOWN);
             if spec.enabled {
                 // The scheduler has not looked at it yet: it will find this.
-                next = next.or_else(|| upcoming.first().copied().map(Into::into));
+                next = next.or_else(|| upcoming.first().copied());
             }
             let times: Vec<String> = upcoming
                 .iter()

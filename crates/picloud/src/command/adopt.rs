@@ -1,5 +1,7 @@
 //! `picloud drift --as-patch` and `--adopt`: what is live, brought back into files.
 
+use std::io::Write as _;
+
 use anyhow::Result;
 use serde_json::{Value, json};
 
@@ -14,12 +16,11 @@ use crate::{
 pub(super) fn run(args: &DriftArgs) -> Result<Ending> {
     let client = Client::connect(&args.remote.connection)?;
     let done = wait(async {
-        let apps = match &args.app {
-            Some(app) => vec![app.clone()],
-            None => {
-                let drifted = super::drift::all(&client).await?;
-                drifted.iter().map(|app| text(app, "app")).collect()
-            }
+        let apps = if let Some(app) = &args.app {
+            vec![app.clone()]
+        } else {
+            let drifted = super::drift::all(&client).await?;
+            drifted.iter().map(|app| text(app, "app")).collect()
         };
         let mut done = Vec::new();
         for app in apps {
@@ -34,7 +35,7 @@ pub(super) fn run(args: &DriftArgs) -> Result<Ending> {
             show(args, app)?;
         }
         if done.is_empty() {
-            note("Nothing differs from git.");
+            note("Nothing differs from git.")?;
         }
     }
     // What can't be brought into files is not done.
@@ -49,8 +50,8 @@ pub(super) fn run(args: &DriftArgs) -> Result<Ending> {
 }
 
 /// On standard error: a patch on standard output stays one.
-fn note(line: &str) {
-    eprintln!("{line}");
+fn note(line: &str) -> Result<()> {
+    Ok(writeln!(std::io::stderr(), "{line}")?)
 }
 
 fn is_some(app: &Value, key: &str) -> bool {
@@ -91,7 +92,7 @@ fn show(args: &DriftArgs, app: &Value) -> Result<()> {
             text(finding, "message"),
             text(finding, "path"),
             finding["line"]
-        ));
+        ))?;
     }
     for item in app["left"].as_array().into_iter().flatten() {
         note(&format!(
@@ -99,7 +100,7 @@ fn show(args: &DriftArgs, app: &Value) -> Result<()> {
             text(app, "app"),
             text(item, "kind"),
             text(item, "name")
-        ));
+        ))?;
     }
     Ok(())
 }

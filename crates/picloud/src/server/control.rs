@@ -45,14 +45,7 @@ impl Server {
         let notifier = &node.notifier;
         self.following
             .push(tokio::spawn(Arc::clone(notifier).run(deliver)));
-        match node.store.seal_sources().await {
-            Ok(0) => {}
-            Ok(sources) => tracing::info!(
-                sources,
-                "tokens and secrets of sources are sealed to the current key"
-            ),
-            Err(error) => tracing::error!(%error, "tokens and secrets of sources cannot be sealed"),
-        }
+        seal_sources(node).await;
         if let Some(source) = source {
             self.named = Some(name_source(&self.sources, &node.clock, data, source).await?);
         }
@@ -145,5 +138,17 @@ impl Server {
             .await
             .context("hosted repositories cannot be served")?;
         Ok(picloud_manager_core::hosting::router(hosting))
+    }
+}
+
+/// Tokens and secrets that another key sealed, or none, are sealed to the current one.
+async fn seal_sources(node: &Node) {
+    match node.store.seal_sources().await {
+        Ok(0) => {}
+        Ok(sources) => tracing::info!(
+            sources,
+            "tokens and secrets of sources are sealed to the current key"
+        ),
+        Err(error) => tracing::error!(%error, "tokens and secrets of sources cannot be sealed"),
     }
 }

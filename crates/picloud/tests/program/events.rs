@@ -62,6 +62,7 @@ fn shop() -> TestRepository {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one story, on one server")]
 fn what_was_given_up_is_put_back_or_thrown_away_and_what_ran_runs_again() {
     let repository = shop();
     let server = Server::start(repository.path());

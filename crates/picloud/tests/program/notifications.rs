@@ -101,6 +101,7 @@ fn manifest(mistake: &str) -> String {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one story, on one server")]
 fn who_wants_to_know_is_told_once_in_the_form_that_they_read() {
     let receiver = Receiver::start();
     let repository = TestRepository::new();

@@ -84,7 +84,10 @@ fn pushed_by_many_and_killed_among_them_the_head_is_live() {
             })
             .collect();
         let mut kills = 0_u64;
-        while !pushers.iter().all(|pusher| pusher.is_finished()) {
+        while !pushers
+            .iter()
+            .all(std::thread::ScopedJoinHandle::is_finished)
+        {
             std::thread::sleep(Duration::from_millis(700 + kills * 130));
             if kills < 4
                 && let Some(mut server) = running.take()
