@@ -191,5 +191,6 @@ pub(super) async fn heal_source(
 
 async fn carry_out(deployer: &Deployer, only: Option<&BTreeSet<AppName>>) -> Answer<Value> {
     let done = deployer.heal(only).await.map_err(stalled)?;
-    Ok(json!({ "healed": done.is_some(), "deployment": done }))
+    let shown = done.as_deref().map(super::deployments::show_value);
+    Ok(json!({ "healed": done.is_some(), "deployment": shown }))
 }

@@ -24,28 +24,50 @@ pub(super) fn of(declared: &Value) -> String {
 /// Refuses a write whose `If-Match` or `If-None-Match` doesn't hold. `current`: the tag of what
 /// is there, if anything is.
 pub(super) fn check(headers: &HeaderMap, current: Option<&str>) -> Answer<()> {
-    let listed = |name: header::HeaderName| {
-        let values = headers.get_all(name).iter();
-        let tags: Vec<String> = values
-            .filter_map(|value| value.to_str().ok())
-            .flat_map(|value| value.split(','))
-            .map(|tag| tag.trim().trim_start_matches("W/").to_owned())
-            .collect();
-        tags
+    let listed = |name: header::HeaderName| -> Answer<Vec<String>> {
+        let values = headers.get_all(&name).iter();
+        let lists = values.map(|value| tags(value.to_str().ok()?));
+        let lists: Option<Vec<_>> = lists.collect();
+        lists.map(|lists| lists.concat()).ok_or_else(|| {
+            let detail = format!("{name} takes `*`, or entity tags in double quotes");
+            Problem::new(StatusCode::BAD_REQUEST, "malformed", detail)
+        })
     };
     let holds = |tags: &[String]| {
         tags.iter()
             .any(|tag| current.is_some_and(|current| tag == "*" || tag == current))
     };
-    let wanted = listed(header::IF_MATCH);
+    let wanted = listed(header::IF_MATCH)?;
     if !wanted.is_empty() && !holds(&wanted) {
         return Err(failed("it was changed since: get it anew, and try again"));
     }
-    let unwanted = listed(header::IF_NONE_MATCH);
+    let unwanted = listed(header::IF_NONE_MATCH)?;
     if !unwanted.is_empty() && holds(&unwanted) {
         return Err(failed("it is there already"));
     }
     Ok(())
+}
+
+/// A list of entity tags (RFC 9110 section 8.8.3), without the marks of weak ones, or `*`.
+fn tags(list: &str) -> Option<Vec<String>> {
+    let mut rest = list.trim();
+    if rest == "*" {
+        return Some(vec![rest.to_owned()]);
+    }
+    let mut tags = Vec::new();
+    loop {
+        let opened = rest.strip_prefix("W/").unwrap_or(rest).strip_prefix('"')?;
+        let (inner, after) = opened.split_once('"')?;
+        if !inner.chars().all(|c| matches!(c, '!'..='~')) {
+            return None;
+        }
+        tags.push(format!("\"{inner}\""));
+        let after = after.trim_start();
+        if after.is_empty() {
+            return Some(tags);
+        }
+        rest = after.strip_prefix(',')?.trim_start();
+    }
 }
 
 fn failed(detail: &str) -> Problem {
@@ -91,5 +113,32 @@ mod tests {
         let both = format!("{other}, {tag}");
         headers.insert(header::IF_MATCH, HeaderValue::from_str(&both).expect("one"));
         assert!(check(&headers, Some(&tag)).is_ok());
+    }
+
+    #[test]
+    fn a_list_of_tags_is_one_or_it_is_refused() {
+        let good = [
+            ("*", vec!["*"]),
+            (r#""a,b" , W/"c""#, vec![r#""a,b""#, r#""c""#]),
+            (r#""""#, vec![r#""""#]),
+        ];
+        for (list, expected) in good {
+            let expected = expected.into_iter().map(str::to_owned).collect();
+            assert_eq!(tags(list), Some(expected), "{list}");
+        }
+        for list in [
+            "",
+            "a",
+            r#""a"#,
+            r#""a","#,
+            r#"*, "a""#,
+            r#""a b""#,
+            r#""a" "b""#,
+        ] {
+            assert_eq!(tags(list), None, "{list}");
+        }
+        let mut headers = HeaderMap::new();
+        headers.insert(header::IF_MATCH, HeaderValue::from_static(""));
+        assert!(check(&headers, Some("\"x\"")).is_err());
     }
 }

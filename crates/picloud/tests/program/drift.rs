@@ -154,7 +154,7 @@ const VALUES: [(&str, &str, &str); 23] = [
 ];
 
 /// Tables with a column `app_id` that hold data, work, history or access, not configuration.
-const OTHERS: [&str; 11] = [
+const OTHERS: [&str; 12] = [
     "kv",
     "docs",
     "outbox",
@@ -166,6 +166,7 @@ const OTHERS: [&str; 11] = [
     "idempotency_keys",
     "trigger_failures",
     "desired_apps",
+    "device_logins",
 ];
 
 /// Each column of the live configuration, from the catalogue.

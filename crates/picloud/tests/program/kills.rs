@@ -15,7 +15,7 @@ use std::{
 use picloud_test_support::TestRepository;
 use serde_json::{Value, json};
 
-use crate::support::{Server, eventually};
+use crate::support::{Server, eventually, within};
 
 const KILLS: u64 = 12;
 const CLIENTS: usize = 4;
@@ -122,10 +122,15 @@ fn whatever_is_killed_under_load_nothing_is_lost_and_nothing_made_up() {
     let acknowledged = acknowledged.into_inner().expect("nobody panicked");
     assert!(acknowledged.len() > 50, "too little was written to tell");
     let mut written = BTreeSet::new();
-    eventually("every write's event has ended", || {
-        written = keys(&server, "w").unwrap_or_default();
-        !written.is_empty() && keys(&server, "done").as_ref() == Some(&written)
-    });
+    // What was under way when the database died is taken up when its lease has run out: 30 s.
+    within(
+        Duration::from_secs(60),
+        "every write's event has ended",
+        || {
+            written = keys(&server, "w").unwrap_or_default();
+            !written.is_empty() && keys(&server, "done").as_ref() == Some(&written)
+        },
+    );
     assert!(
         acknowledged.is_subset(&written),
         "lost: {:?}",

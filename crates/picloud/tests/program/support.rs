@@ -18,13 +18,15 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 /// Waits until something is so; a test that waits in vain says for what.
-pub(crate) fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
+pub(crate) fn eventually(what: &str, is_so: impl FnMut() -> bool) {
+    within(Duration::from_secs(20), what, is_so);
+}
+
+/// As [`eventually`], for what has a time of its own.
+pub(crate) fn within(time: Duration, what: &str, mut is_so: impl FnMut() -> bool) {
     let began = Instant::now();
     while !is_so() {
-        assert!(
-            began.elapsed() < Duration::from_secs(20),
-            "waited in vain for {what}"
-        );
+        assert!(began.elapsed() < time, "waited in vain for {what}");
         std::thread::sleep(Duration::from_millis(10));
     }
 }

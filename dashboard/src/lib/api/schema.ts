@@ -1755,6 +1755,8 @@ export interface components {
             app: string;
             /** @enum {string} */
             change: "added" | "changed" | "removed";
+            /** @description A changed script's text, as a unified diff without a head. */
+            diff?: string;
             fields: {
                 /** @description null: it isn't there. */
                 new: unknown;
@@ -1765,6 +1767,15 @@ export interface components {
             /** @enum {string} */
             kind: "app" | "domain" | "route" | "trigger" | "script" | "static" | "permission" | "limit" | "env" | "secret" | "check";
             name: string;
+            /** @description When a cron trigger fires next, in its own zone. */
+            next_fire_times?: {
+                /** @description As it would be. */
+                new: string[];
+                /** @description As it is live. */
+                old: string[];
+            };
+            /** @description What it means, in sentences without an end. */
+            words?: string[];
         };
         /**
          * @description How many.
