@@ -108,6 +108,17 @@ pub fn fenced<T>(body: impl FnOnce() -> T) -> T {
     value
 }
 
+/// Calls something that hands memory to other threads and takes memory from them: none of it is
+/// this one's, neither what was allocated here and is freed there, nor the other way round. What
+/// the call gives belongs to nobody until it is copied, and is let go by the same way.
+pub fn apart<T>(body: impl FnOnce() -> T) -> T {
+    let (held, nodes) = (HELD.get(), WEIGHT.get());
+    let value = body();
+    HELD.set(held);
+    WEIGHT.set(nodes);
+    value
+}
+
 #[inline]
 fn add(size: usize, align: usize) {
     let held = HELD.get() + size.cast_signed();
@@ -180,5 +191,21 @@ mod tests {
         measurement.end();
         fenced(|| drop(boxes));
         assert_eq!(measurement.nodes(), 700, "they do not make room");
+    }
+
+    #[test]
+    fn what_goes_to_other_threads_and_comes_from_them_is_nobodys() {
+        let measurement = Measurement::begin();
+        let theirs = apart(|| {
+            let ours = vec![1_u8; 1 << 20];
+            let other = std::thread::spawn(move || (drop(ours), vec![2_u8; 1 << 20]).1);
+            other.join().unwrap_or_default()
+        });
+        assert!(measurement.held() < 1 << 10, "{}", measurement.held());
+        let copy = theirs.clone();
+        apart(|| drop(theirs));
+        assert!(measurement.held() >= 1 << 20, "the copy counts");
+        drop(copy);
+        assert!(measurement.held() < 1 << 10, "and makes its own room again");
     }
 }

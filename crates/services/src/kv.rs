@@ -20,7 +20,10 @@ use picloud_store::{
 };
 use serde_json::Value;
 
-use crate::{events, waiting::wait};
+use crate::{
+    events,
+    waiting::{wait, wait_together},
+};
 
 /// `kv::*` on the store.
 pub struct KvServiceImpl {
@@ -38,7 +41,7 @@ impl KvServiceImpl {
 impl KvService for KvServiceImpl {
     fn get(&self, cx: &SdkCallCx, collection: &str, key: &str) -> SdkResult<Option<Versioned>> {
         let at = address(cx, collection, key)?;
-        let row = wait(cx.deadline, self.store.kv_get(at, self.clock.now()))?;
+        let row = wait_together(cx.deadline, self.store.kv_get(at, self.clock.now()))?;
         row.as_ref().map(versioned).transpose()
     }
 
@@ -74,7 +77,7 @@ impl KvService for KvServiceImpl {
         let expires = expiry(options.ttl_ms, now)?;
         let event = events::of_kv(cx, &self.clock, collection, "set");
         let written = match options.if_version {
-            None => Some(wait(
+            None => Some(wait_together(
                 cx.deadline,
                 self.store.kv_set(at, &text, expires, now, event.as_ref()),
             )?),

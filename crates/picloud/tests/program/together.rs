@@ -124,3 +124,32 @@ fn an_app_that_waits_for_a_lock_holds_up_no_other() {
         }
     });
 }
+
+#[test]
+fn what_calls_hand_to_other_threads_counts_neither_for_a_run_nor_against_it() {
+    let repository = TestRepository::new();
+    repository.write(
+        "app.yaml",
+        "name: app\nlimits: {timeout: 60s, memory: 32MiB}\nroutes:\n  - {path: /much, script: scripts/much.rhai}\n  - {path: /room, script: scripts/room.rhai}\n",
+    );
+    repository.write(
+        "scripts/much.rhai",
+        "let text = \"\";\ntext.pad(1000000, \"x\");\nfor n in 0..60 { kv::set(\"c\", \"k\", text); }\nlet last = 0;\nfor n in 0..60 { last = kv::get(\"c\", \"k\").len(); }\nlast",
+    );
+    // What is read makes no room beyond the limit.
+    repository.write(
+        "scripts/room.rhai",
+        "for n in 0..60 { kv::get(\"c\", \"k\"); }\nlet text = \"\";\ntext.pad(40000000, \"x\");\ntext.len()",
+    );
+    repository.commit("feat: much");
+    let server = Server::start(repository.path());
+    for _ in 0..3 {
+        let answer = server.get("/apps/app/much");
+        assert_eq!((answer.status, answer.text().as_str()), (200, "1000000"));
+    }
+    let answer = server.get("/apps/app/room");
+    assert_eq!(answer.status, 500, "{}", answer.text());
+    assert!(answer.text().contains("memory"), "{}", answer.text());
+    let output = server.output();
+    assert!(!output.contains("leave memory behind"), "{output}");
+}
