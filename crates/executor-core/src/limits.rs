@@ -317,8 +317,8 @@ fn hand_off() -> bool {
     else {
         return true;
     };
-    // What other threads allocated and is freed here makes no room for the run, nor the reverse.
-    picloud_counting_alloc::fenced(|| {
+    // What is handed over is freed by whoever takes it.
+    picloud_counting_alloc::apart(|| {
         let taken = Arc::new(AtomicBool::new(false));
         // The last of what this thread has to do: whoever comes to it has all the rest, too.
         handle.spawn({

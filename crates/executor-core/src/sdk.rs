@@ -29,7 +29,12 @@ pub(crate) mod secrets;
 mod testing;
 mod time;
 
-use picloud_shared::sdk::{SdkError, SdkErrorCode, Services};
+use std::sync::Arc;
+
+use picloud_shared::{
+    AppSnapshot,
+    sdk::{SdkCallCx, SdkError, SdkErrorCode, SdkResult, Services},
+};
 use rhai::{
     Dynamic, Engine, EvalAltResult, ImmutableString, Map, Module, NativeCallContext, Position,
     Variant,
@@ -234,13 +239,34 @@ pub(crate) fn invalid(message: impl Into<String>) -> Box<EvalAltResult> {
     throw(SdkError::new(SdkErrorCode::Invalid, message))
 }
 
-/// The services and the caller of the run on this thread.
-fn services() -> Native<(Services, picloud_shared::sdk::SdkCallCx)> {
+/// Calls a service on behalf of the run on this thread; `take` makes the script's value of the
+/// answer. A service hands memory to other threads and takes memory from them: none of that is the
+/// run's, only what `take` copies. So `call` borrows what is the run's, and `take` copies.
+fn ask<T, R>(
+    call: impl FnOnce(&Services, &SdkCallCx) -> SdkResult<T>,
+    take: impl FnOnce(&T) -> R,
+) -> Native<R> {
     let both = limits::with(|state| {
         state.called();
         (state.services.clone(), state.cx.clone())
     });
-    both.ok_or_else(|| invalid("there is no run on this thread"))
+    let (services, cx) = both.ok_or_else(|| invalid("there is no run on this thread"))?;
+    let answer = picloud_counting_alloc::apart(|| call(&services, &cx));
+    let taken = match &answer {
+        Ok(answer) => Ok(take(answer)),
+        Err(error) => Err(throw(error.clone())),
+    };
+    picloud_counting_alloc::apart(|| drop(answer));
+    taken
+}
+
+/// The caller's app.
+fn app() -> Native<Arc<AppSnapshot>> {
+    let app = limits::with(|state| {
+        state.called();
+        Arc::clone(&state.cx.app)
+    });
+    app.ok_or_else(|| invalid("there is no run on this thread"))
 }
 
 /// Milliseconds of an option like `"1s"`.
@@ -281,11 +307,11 @@ pub(crate) fn text(name: &str, value: &Dynamic) -> Native<String> {
 }
 
 /// A service that isn't part of this server.
-fn absent(name: &str) -> Box<EvalAltResult> {
-    throw(SdkError::new(
+fn absent(name: &str) -> SdkError {
+    SdkError::new(
         SdkErrorCode::Unavailable,
         format!("{name} is not available here"),
-    ))
+    )
 }
 
 /// Throws `invalid` for an option that a function doesn't know.

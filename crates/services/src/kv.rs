@@ -22,7 +22,7 @@ use serde_json::Value;
 
 use crate::{
     events,
-    waiting::{wait, wait_together},
+    waiting::wait,
 };
 
 /// `kv::*` on the store.
@@ -41,7 +41,7 @@ impl KvServiceImpl {
 impl KvService for KvServiceImpl {
     fn get(&self, cx: &SdkCallCx, collection: &str, key: &str) -> SdkResult<Option<Versioned>> {
         let at = address(cx, collection, key)?;
-        let row = wait_together(cx.deadline, self.store.kv_get(at, self.clock.now()))?;
+        let row = wait(cx.deadline, self.store.kv_get(at, self.clock.now()))?;
         row.as_ref().map(versioned).transpose()
     }
 
@@ -77,7 +77,7 @@ impl KvService for KvServiceImpl {
         let expires = expiry(options.ttl_ms, now)?;
         let event = events::of_kv(cx, &self.clock, collection, "set");
         let written = match options.if_version {
-            None => Some(wait_together(
+            None => Some(wait(
                 cx.deadline,
                 self.store.kv_set(at, &text, expires, now, event.as_ref()),
             )?),

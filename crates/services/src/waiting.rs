@@ -26,27 +26,14 @@ pub(crate) fn wait<T>(
     }
 }
 
-/// As [`wait`], for what other threads do for several callers together: the memory that goes there
-/// and comes back counts for this run as what it gets, once, and not as what was copied on the way.
-pub(crate) fn wait_together<T: Clone>(
-    deadline: Instant,
-    future: impl Future<Output = Result<T, StoreError>>,
-) -> SdkResult<T> {
-    let theirs = picloud_counting_alloc::apart(|| wait(deadline, future));
-    let own = theirs.clone();
-    picloud_counting_alloc::apart(|| drop(theirs));
-    own
-}
-
 /// Waits for a future that keeps its own time.
 pub(crate) fn block<T>(future: impl Future<Output = T>) -> SdkResult<T> {
     let handle = Handle::try_current()
         .map_err(|_| SdkError::new(SdkErrorCode::Unavailable, "the server is stopping"))?;
     match handle.runtime_flavor() {
-        // What other threads allocated and is freed here makes no room for the run.
-        RuntimeFlavor::MultiThread => Ok(picloud_counting_alloc::fenced(|| {
-            tokio::task::block_in_place(|| handle.block_on(future))
-        })),
+        RuntimeFlavor::MultiThread => {
+            Ok(tokio::task::block_in_place(|| handle.block_on(future)))
+        }
         _ => Err(SdkError::new(
             SdkErrorCode::Unavailable,
             "this runtime cannot wait",

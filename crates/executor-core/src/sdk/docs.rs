@@ -1,10 +1,10 @@
 //! `docs::*`
 
-use picloud_shared::sdk::{DocsService, Document, FindOptions, SdkCallCx};
+use picloud_shared::sdk::{DocsService, Document, FindOptions, SdkCallCx, SdkResult};
 use rhai::{Array, Dynamic, ImmutableString, Map, Module};
 use serde_json::Value;
 
-use super::{Native, absent, function, invalid, limit, services, text, throw, unknown, version};
+use super::{Native, absent, ask, function, invalid, limit, text, unknown, version};
 use crate::json;
 
 functions! {
@@ -23,16 +23,16 @@ pub(super) fn module() -> Module {
     let mut module = Module::new();
     function(&mut module, "create", |c: Text, document: Map| {
         let document = to_json(document)?;
-        with(|docs, cx| {
-            let id = docs.create(cx, &c, &document).map_err(throw)?;
-            Ok(ImmutableString::from(id))
-        })
+        with(
+            |docs, cx| docs.create(cx, &c, &document),
+            |id| ImmutableString::from(id.as_str()),
+        )
     });
     function(&mut module, "get", |c: Text, id: Text| {
-        with(|docs, cx| {
-            let found = docs.get(cx, &c, &id).map_err(throw)?;
-            Ok(found.map_or(Dynamic::UNIT, shown))
-        })
+        with(
+            |docs, cx| docs.get(cx, &c, &id),
+            |found| found.as_ref().map_or(Dynamic::UNIT, shown),
+        )
     });
     function(&mut module, "update", |c: Text, id: Text, document: Map| {
         update(&c, &id, document, &Map::new())
@@ -44,10 +44,13 @@ pub(super) fn module() -> Module {
     );
     function(&mut module, "patch", |c: Text, id: Text, merge: Map| {
         let merge = to_json(merge)?;
-        with(|docs, cx| docs.patch(cx, &c, &id, &merge).map_err(throw))
+        with(
+            |docs, cx| docs.patch(cx, &c, &id, &merge),
+            |version| *version,
+        )
     });
     function(&mut module, "delete", |c: Text, id: Text| {
-        with(|docs, cx| docs.delete(cx, &c, &id).map_err(throw))
+        with(|docs, cx| docs.delete(cx, &c, &id), |was_there| *was_there)
     });
     function(&mut module, "find", |c: Text, filter: Map| {
         find(&c, filter, &Map::new())
@@ -57,27 +60,34 @@ pub(super) fn module() -> Module {
     });
     function(&mut module, "count", |c: Text, filter: Map| {
         let filter = to_json(filter)?;
-        with(|docs, cx| docs.count(cx, &c, &filter).map_err(throw))
+        with(|docs, cx| docs.count(cx, &c, &filter), |count| *count)
     });
     module
 }
 
-fn with<T>(call: impl FnOnce(&dyn DocsService, &SdkCallCx) -> Native<T>) -> Native<T> {
-    let (services, cx) = services()?;
-    let docs = services.docs.ok_or_else(|| absent("docs"))?;
-    call(docs.as_ref(), &cx)
+fn with<T, R>(
+    call: impl FnOnce(&dyn DocsService, &SdkCallCx) -> SdkResult<T>,
+    take: impl FnOnce(&T) -> R,
+) -> Native<R> {
+    ask(
+        |services, cx| {
+            let docs = services.docs.as_ref().ok_or_else(|| absent("docs"))?;
+            call(docs.as_ref(), cx)
+        },
+        take,
+    )
 }
 
 fn to_json(map: Map) -> Native<Value> {
     json::to_json(&map.into()).map_err(|reason| invalid(format!("this is no JSON: {reason}")))
 }
 
-fn shown(document: Document) -> Dynamic {
+fn shown(document: &Document) -> Dynamic {
     let mut map = Map::new();
     for (name, value) in &document.body {
         map.insert(name.as_str().into(), json::from_json(value));
     }
-    map.insert("id".into(), document.id.into());
+    map.insert("id".into(), document.id.as_str().into());
     map.insert("version".into(), document.version.into());
     map.into()
 }
@@ -91,10 +101,10 @@ fn update(collection: &str, id: &str, document: Map, options: &Map) -> Native<i6
         }
     }
     let document = to_json(document)?;
-    with(|docs, cx| {
-        docs.update(cx, collection, id, &document, if_version)
-            .map_err(throw)
-    })
+    with(
+        |docs, cx| docs.update(cx, collection, id, &document, if_version),
+        |version| *version,
+    )
 }
 
 fn find(collection: &str, filter: Map, options: &Map) -> Native<Array> {
@@ -110,8 +120,8 @@ fn find(collection: &str, filter: Map, options: &Map) -> Native<Array> {
         }
     }
     let filter = to_json(filter)?;
-    with(|docs, cx| {
-        let found = docs.find(cx, collection, &filter, &parsed).map_err(throw)?;
-        Ok(found.into_iter().map(shown).collect())
-    })
+    with(
+        |docs, cx| docs.find(cx, collection, &filter, &parsed),
+        |found| found.iter().map(shown).collect(),
+    )
 }

@@ -5,7 +5,7 @@ use picloud_shared::sdk::{HttpAnswer, HttpCall};
 use rhai::{Blob, Dynamic, ImmutableString, Map, Module};
 
 use super::{
-    MAX_TEXT, Native, absent, duration, function, invalid, services, text, throw, unknown,
+    MAX_TEXT, Native, absent, ask, duration, function, invalid, text, unknown,
 };
 use crate::json;
 
@@ -61,8 +61,6 @@ pub(crate) fn module() -> Module {
 }
 
 fn send(method: &str, url: &str, body: &Dynamic, options: &Map) -> Native<Map> {
-    let (services, cx) = services()?;
-    let http = services.http.ok_or_else(|| absent("http"))?;
     let mut call = HttpCall {
         method: method.to_owned(),
         url: url.to_owned(),
@@ -92,8 +90,16 @@ fn send(method: &str, url: &str, body: &Dynamic, options: &Map) -> Native<Map> {
             other => return Err(unknown("http", other, OPTIONS)),
         }
     }
-    let answer = http.request(&cx, call).map_err(throw)?;
-    Ok(shown(answer))
+    ask(
+        |services, cx| {
+            let http = services.http.as_ref().ok_or_else(|| absent("http"))?;
+            // The connection may hold its body for longer than the run waits.
+            let body = call.body.as_ref();
+            let body = body.map(|(bytes, kind)| (Bytes::copy_from_slice(bytes), *kind));
+            http.request(cx, HttpCall { body, ..call.clone() })
+        },
+        shown,
+    )
 }
 
 fn redirects(option: &Dynamic) -> Native<u32> {
@@ -160,12 +166,12 @@ pub(crate) fn pairs(what: &str, option: &Dynamic) -> Native<Vec<(String, String)
     Ok(pairs)
 }
 
-pub(crate) fn shown(answer: HttpAnswer) -> Map {
+pub(crate) fn shown(answer: &HttpAnswer) -> Map {
     let mut headers = Map::new();
     let mut kind = String::new();
-    for (name, value) in answer.headers {
+    for (name, value) in &answer.headers {
         if name == "content-type" {
-            kind.clone_from(&value);
+            kind.clone_from(value);
         }
         match headers.get_mut(name.as_str()) {
             // Fields of one name are one list (RFC 9110, section 5.2).
@@ -174,7 +180,7 @@ pub(crate) fn shown(answer: HttpAnswer) -> Map {
                 *before = joined.into();
             }
             None => {
-                headers.insert(name.into(), value.into());
+                headers.insert(name.as_str().into(), value.as_str().into());
             }
         }
     }

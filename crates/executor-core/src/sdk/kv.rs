@@ -4,7 +4,7 @@ use picloud_shared::sdk::{KvListOptions, KvSetOptions};
 use rhai::{Array, Dynamic, ImmutableString, Map, Module};
 
 use super::{
-    Function, Native, duration, function, invalid, limit, services, text, throw, unknown, version,
+    Function, Native, ask, duration, function, invalid, limit, text, unknown, version,
 };
 use crate::json;
 
@@ -106,40 +106,47 @@ pub(super) fn module() -> Module {
 }
 
 fn get(collection: &str, key: &str) -> Native<Dynamic> {
-    let (services, cx) = services()?;
-    let found = services.kv.get(&cx, collection, key).map_err(throw)?;
-    Ok(found.map_or(Dynamic::UNIT, |found| json::from_json(&found.value)))
+    ask(
+        |services, cx| services.kv.get(cx, collection, key),
+        |found| {
+            let found = found.as_ref();
+            found.map_or(Dynamic::UNIT, |found| json::from_json(&found.value))
+        },
+    )
 }
 
 fn get_with_version(collection: &str, key: &str) -> Native<Dynamic> {
-    let (services, cx) = services()?;
-    let Some(found) = services.kv.get(&cx, collection, key).map_err(throw)? else {
-        return Ok(Dynamic::UNIT);
-    };
-    let mut map = Map::new();
-    map.insert("value".into(), json::from_json(&found.value));
-    map.insert("version".into(), found.version.into());
-    Ok(map.into())
+    ask(
+        |services, cx| services.kv.get(cx, collection, key),
+        |found| {
+            let Some(found) = found else {
+                return Dynamic::UNIT;
+            };
+            let mut map = Map::new();
+            map.insert("value".into(), json::from_json(&found.value));
+            map.insert("version".into(), found.version.into());
+            map.into()
+        },
+    )
 }
 
 fn get_many(collection: &str, keys: &Array) -> Native<Map> {
-    let (services, cx) = services()?;
     let keys = keys
         .iter()
         .map(|key| text("a key", key))
         .collect::<Native<Vec<_>>>()?;
-    let found = services
-        .kv
-        .get_many(&cx, collection, &keys)
-        .map_err(throw)?;
-    Ok(found
-        .iter()
-        .map(|(key, value)| (key.as_str().into(), json::from_json(value)))
-        .collect())
+    ask(
+        |services, cx| services.kv.get_many(cx, collection, &keys),
+        |found| {
+            let found = found.iter();
+            found
+                .map(|(key, value)| (key.as_str().into(), json::from_json(value)))
+                .collect()
+        },
+    )
 }
 
 fn set(collection: &str, key: &str, value: &Dynamic, options: &Map) -> Native<i64> {
-    let (services, cx) = services()?;
     let mut parsed = KvSetOptions::default();
     for (name, option) in options {
         match name.as_str() {
@@ -150,24 +157,27 @@ fn set(collection: &str, key: &str, value: &Dynamic, options: &Map) -> Native<i6
     }
     let value = json::to_json(value)
         .map_err(|reason| invalid(format!("the value cannot be kept: {reason}")))?;
-    services
-        .kv
-        .set(&cx, collection, key, &value, &parsed)
-        .map_err(throw)
+    ask(
+        |services, cx| services.kv.set(cx, collection, key, &value, &parsed),
+        |version| *version,
+    )
 }
 
 fn delete(collection: &str, key: &str) -> Native<bool> {
-    let (services, cx) = services()?;
-    services.kv.delete(&cx, collection, key).map_err(throw)
+    ask(
+        |services, cx| services.kv.delete(cx, collection, key),
+        |was_there| *was_there,
+    )
 }
 
 fn incr(collection: &str, key: &str, by: i64) -> Native<i64> {
-    let (services, cx) = services()?;
-    services.kv.incr(&cx, collection, key, by).map_err(throw)
+    ask(
+        |services, cx| services.kv.incr(cx, collection, key, by),
+        |sum| *sum,
+    )
 }
 
 fn list(collection: &str, options: &Map) -> Native<Array> {
-    let (services, cx) = services()?;
     let mut parsed = KvListOptions::default();
     for (name, option) in options {
         match name.as_str() {
@@ -179,13 +189,17 @@ fn list(collection: &str, options: &Map) -> Native<Array> {
             other => return Err(unknown("kv::list", other, "prefix, after, limit")),
         }
     }
-    let entries = services.kv.list(&cx, collection, &parsed).map_err(throw)?;
-    let entries = entries.iter().map(|entry| {
-        let mut map = Map::new();
-        map.insert("key".into(), entry.key.as_str().into());
-        map.insert("value".into(), json::from_json(&entry.value));
-        map.insert("version".into(), entry.version.into());
-        map.into()
-    });
-    Ok(entries.collect())
+    ask(
+        |services, cx| services.kv.list(cx, collection, &parsed),
+        |entries| {
+            let entries = entries.iter().map(|entry| {
+                let mut map = Map::new();
+                map.insert("key".into(), entry.key.as_str().into());
+                map.insert("value".into(), json::from_json(&entry.value));
+                map.insert("version".into(), entry.version.into());
+                map.into()
+            });
+            entries.collect()
+        },
+    )
 }

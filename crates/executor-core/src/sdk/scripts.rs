@@ -3,7 +3,7 @@
 use picloud_shared::{ScriptPath, app::ScriptKind, sdk::EnqueueOptions};
 use rhai::{Dynamic, ImmutableString, Map, Module, NativeCallContext};
 
-use super::{Native, absent, duration, function, invalid, services, text, throw, unknown};
+use super::{Native, absent, app, ask, duration, function, invalid, text, unknown};
 use crate::{json, nested};
 
 /// Bytes of a job's key.
@@ -36,11 +36,11 @@ pub(super) fn module() -> Module {
 }
 
 fn handler(script: &str) -> Native<ScriptPath> {
-    let (_, cx) = services()?;
+    let app = app()?;
     let path: ScriptPath = script
         .parse()
         .map_err(|_| invalid(format!("the app has no script `{script}`")))?;
-    match cx.app.scripts.get(&path) {
+    match app.scripts.get(&path) {
         Some(found) if found.kind == ScriptKind::Handler => Ok(path),
         Some(_) => Err(invalid(format!("`{script}` is a module, not a handler"))),
         None => Err(invalid(format!("the app has no script `{script}`"))),
@@ -57,8 +57,6 @@ fn invoke(engine: &rhai::Engine, script: &str, payload: &Dynamic) -> Native<Dyna
 
 fn enqueue(script: &str, payload: &Dynamic, options: &Map) -> Native<ImmutableString> {
     let path = handler(script)?;
-    let (services, cx) = services()?;
-    let invoke = services.invoke.ok_or_else(|| absent("scripts::enqueue"))?;
     let mut parsed = EnqueueOptions::default();
     for (name, option) in options {
         match name.as_str() {
@@ -75,8 +73,12 @@ fn enqueue(script: &str, payload: &Dynamic, options: &Map) -> Native<ImmutableSt
     }
     let payload = json::to_json(payload)
         .map_err(|reason| invalid(format!("the payload is no JSON: {reason}")))?;
-    let event = invoke
-        .enqueue(&cx, &path, &payload, &parsed)
-        .map_err(throw)?;
-    Ok(event.to_string().into())
+    ask(
+        |services, cx| {
+            let invoke = services.invoke.as_ref();
+            let invoke = invoke.ok_or_else(|| absent("scripts::enqueue"))?;
+            invoke.enqueue(cx, &path, &payload, &parsed)
+        },
+        |event| event.to_string().into(),
+    )
 }

@@ -2,7 +2,7 @@
 
 use rhai::{ImmutableString, Module};
 
-use super::{Native, absent, function, services, throw};
+use super::{Native, absent, ask, function};
 use crate::limits;
 
 functions! {
@@ -16,9 +16,14 @@ pub(crate) fn module() -> Module {
 }
 
 fn get(name: &str) -> Native<ImmutableString> {
-    let (services, cx) = services()?;
-    let secrets = services.secrets.ok_or_else(|| absent("secrets"))?;
-    let value = secrets.get(&cx, name).map_err(throw)?;
-    limits::with(|state| state.secrets.learn(&value));
-    Ok(value.0.as_ref().into())
+    ask(
+        |services, cx| {
+            let secrets = services.secrets.as_ref();
+            secrets.ok_or_else(|| absent("secrets"))?.get(cx, name)
+        },
+        |value| {
+            limits::with(|state| state.secrets.learn(value));
+            value.0.as_ref().into()
+        },
+    )
 }

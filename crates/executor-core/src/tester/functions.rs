@@ -142,7 +142,7 @@ fn call(host: &dyn TestHost, script: &str, request: &Map) -> Native<Map> {
 fn shown(answer: TestAnswer) -> Map {
     let json = serde_json::from_slice(&answer.answer.body)
         .map_or(Dynamic::UNIT, |value| json::from_json(&value));
-    let mut map = sdk::http::shown(answer.answer);
+    let mut map = sdk::http::shown(&answer.answer);
     map.insert("json".into(), json);
     if let Some(error) = answer.error {
         map.insert("error".into(), json::from_json(&error));

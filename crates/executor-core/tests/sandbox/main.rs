@@ -4,6 +4,7 @@ mod attacks;
 mod fuzz;
 mod grammar;
 mod hand_off;
+mod services;
 
 use std::{
     collections::BTreeMap,
