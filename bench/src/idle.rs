@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use anyhow::Result;
+use chrono::Timelike;
 use picloud_test_support::TestRepository;
 
-use crate::{deploy, process::Server, quantile, say};
+use crate::{cron, deploy, process::Server, quantile, say};
 
 const WATCHED: Duration = Duration::from_mins(1);
 
@@ -16,11 +17,7 @@ pub(crate) fn run() -> Result<()> {
     }
     repository.commit("feat: fifty apps");
     let server = Server::picloud(repository.path())?;
-    std::thread::sleep(Duration::from_secs(5));
-    let before = server.cpu()?;
-    std::thread::sleep(WATCHED);
-    let used = server.cpu()? - before;
-    let share = used / WATCHED.as_secs_f64() * 100.0;
+    let share = watch(&server)?;
     let (rss, pss) = (
         server.memory("Rss:")? / 1024.0,
         server.memory("Pss:")? / 1024.0,
@@ -30,6 +27,29 @@ pub(crate) fn run() -> Result<()> {
     ));
     server.stop()?;
     Ok(())
+}
+
+/// Triggers that are due once an hour: waiting costs nothing.
+pub(crate) fn triggers() -> Result<()> {
+    // Not within the minutes that are watched.
+    let minute = cron::clock().minute();
+    let repository = cron::repository(1000, &format!("0 {} * * * *", (minute + 30) % 60));
+    let server = Server::picloud(repository.path())?;
+    say(&format!(
+        "idle with 1,000 hourly triggers: {:.3} % of a core over a minute",
+        watch(&server)?
+    ));
+    say("");
+    server.stop()?;
+    Ok(())
+}
+
+/// The share of a core that a server takes that has nothing to do, in percent.
+fn watch(server: &Server) -> Result<f64> {
+    std::thread::sleep(Duration::from_secs(5));
+    let before = server.cpu()?;
+    std::thread::sleep(WATCHED);
+    Ok((server.cpu()? - before) / WATCHED.as_secs_f64() * 100.0)
 }
 
 /// From the process's start to the first 200, with the database up and a snapshot kept.

@@ -1,6 +1,7 @@
 //! `make bench`: PiCloud beside its limits, interleaved in one run. What counts are the ratios:
 //! figures swing with the machine, and the load generator shares its cores.
 
+mod cron;
 mod deploy;
 mod hello;
 mod idle;
@@ -22,6 +23,7 @@ fn main() -> Result<()> {
         Some("deploy") => deploy::run(),
         Some("push") => push::run(),
         Some("queue") => queue::run(),
+        Some("cron") => cron::run(),
         Some("idle") => idle::run(),
         Some("start") => idle::start(),
         None => {
@@ -30,12 +32,13 @@ fn main() -> Result<()> {
             deploy::run()?;
             push::run()?;
             queue::run()?;
+            cron::run()?;
             idle::start()?;
             idle::run()
         }
         Some(other) => {
             anyhow::bail!(
-                "no bench is called {other}: hello, scripts, deploy, push, queue, start, idle"
+                "no bench is called {other}: hello, scripts, deploy, push, queue, cron, start, idle"
             )
         }
     }

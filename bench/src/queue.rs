@@ -121,7 +121,7 @@ fn repository() -> TestRepository {
     repository
 }
 
-async fn connect(url: &str) -> Result<Client> {
+pub(crate) async fn connect(url: &str) -> Result<Client> {
     let (client, connection) = tokio_postgres::connect(url, NoTls).await?;
     // Its end shows in the client's next question.
     tokio::spawn(connection);

@@ -25,7 +25,7 @@ const MAX_MESSAGE: usize = 16 << 10;
 /// Runs scripts in this process.
 pub struct InProcessExecutor {
     engine: Engine,
-    services: Services,
+    services: Arc<Services>,
     clock: Arc<dyn Clock>,
     compiled: Arc<CompiledScripts>,
     leaks: Leaks,
@@ -36,7 +36,7 @@ impl InProcessExecutor {
     pub fn new(services: Services, clock: Arc<dyn Clock>) -> Arc<Self> {
         Arc::new(Self {
             engine: engine::engine(),
-            services,
+            services: Arc::new(services),
             clock,
             compiled: Arc::default(),
             leaks: Leaks::default(),
@@ -48,7 +48,7 @@ impl InProcessExecutor {
         let taken = self.leaks.taken(&invocation.app);
         let state = RunState::new(
             invocation,
-            self.services.clone(),
+            Arc::clone(&self.services),
             Arc::clone(&self.clock),
             Arc::clone(&self.compiled),
             invocation.limits.memory.saturating_sub(taken),

@@ -5,6 +5,7 @@
 
 use std::{
     cell::{Cell, RefCell},
+    rc::Rc,
     sync::{
         Arc,
         atomic::{
@@ -52,8 +53,9 @@ const MAX_STACK: usize = 64 << 20;
 
 /// What a run on this thread has and may.
 pub(crate) struct RunState {
-    pub(crate) cx: SdkCallCx,
-    pub(crate) services: Services,
+    // Shared with each call of a service.
+    pub(crate) cx: Rc<SdkCallCx>,
+    pub(crate) services: Arc<Services>,
     pub(crate) logs: Vec<LogLine>,
     pub(crate) log_bytes: usize,
     pub(crate) dropped_logs: u64,
@@ -90,13 +92,13 @@ thread_local! {
 impl RunState {
     pub(crate) fn new(
         invocation: &Invocation,
-        services: Services,
+        services: Arc<Services>,
         clock: Arc<dyn picloud_shared::Clock>,
         compiled: Arc<CompiledScripts>,
         max_memory: u64,
     ) -> Self {
         Self {
-            cx: SdkCallCx {
+            cx: Rc::new(SdkCallCx {
                 app: Arc::clone(&invocation.app),
                 script: invocation.script.path.clone(),
                 run: invocation.run,
@@ -108,7 +110,7 @@ impl RunState {
                     Input::Event(event) => event.trigger.clone(),
                     Input::Request(_) => None,
                 },
-            },
+            }),
             services,
             logs: Vec::new(),
             log_bytes: 0,

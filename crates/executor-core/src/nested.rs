@@ -1,6 +1,6 @@
 //! One handler that runs another, in the same run and within the same limits.
 
-use std::sync::Arc;
+use std::{rc::Rc, sync::Arc};
 
 use picloud_shared::{
     ScriptPath,
@@ -24,7 +24,12 @@ pub(crate) fn invoke(
     let state = limits::with(|state| {
         let source = state.cx.app.scripts.get(path).cloned()?;
         let event = state.clock.new_id();
-        Some((source, state.cx.clone(), Arc::clone(&state.compiled), event))
+        Some((
+            source,
+            Rc::clone(&state.cx),
+            Arc::clone(&state.compiled),
+            event,
+        ))
     });
     let gone = || {
         sdk::throw(SdkError::new(
@@ -68,12 +73,15 @@ impl limits::RunState {
             return None;
         }
         self.nested += 1;
-        Some(std::mem::replace(&mut self.cx.script, script))
+        Some(std::mem::replace(
+            &mut Rc::make_mut(&mut self.cx).script,
+            script,
+        ))
     }
 
     /// Ends a nested run.
     fn leave(&mut self, outer: ScriptPath) {
         self.nested -= 1;
-        self.cx.script = outer;
+        Rc::make_mut(&mut self.cx).script = outer;
     }
 }

@@ -29,7 +29,7 @@ pub(crate) mod secrets;
 mod testing;
 mod time;
 
-use std::sync::Arc;
+use std::{rc::Rc, sync::Arc};
 
 use picloud_shared::{
     AppSnapshot,
@@ -248,7 +248,7 @@ fn ask<T, R>(
 ) -> Native<R> {
     let both = limits::with(|state| {
         state.called();
-        (state.services.clone(), state.cx.clone())
+        (Arc::clone(&state.services), Rc::clone(&state.cx))
     });
     let (services, cx) = both.ok_or_else(|| invalid("there is no run on this thread"))?;
     let answer = picloud_counting_alloc::apart(|| call(&services, &cx));

@@ -205,7 +205,7 @@ impl TestScript {
         };
         let state = RunState::new(
             &invocation,
-            run.services,
+            Arc::new(run.services),
             run.clock,
             Arc::default(),
             invocation.limits.memory,

@@ -8,6 +8,7 @@
 mod attempt;
 mod finish;
 mod lanes;
+mod looking;
 
 use std::{
     collections::HashSet,
@@ -23,7 +24,7 @@ use parking_lot::Mutex;
 use picloud_shared::{AppId, Clock, Executor, NodeId, executor::FormerApps, invocation::Cancel};
 use picloud_store::{
     Store, StoreError,
-    outbox::{Finished, LeaseRequest, LeasedEvent},
+    outbox::{Finished, LeaseRequest, LeasedEvent, Leasing},
 };
 use tokio::sync::{Notify, mpsc, watch};
 use uuid::Uuid;
@@ -34,13 +35,14 @@ use crate::{
 };
 use attempt::Attempt;
 use lanes::Lanes;
+use looking::Looking;
 
 /// Events of this node that run at the same time.
 const MAX_RUNNING: usize = 64;
-/// Events of one lease, where runs are quick.
+/// Events of one lease, where runs are quick. The next ones are leased while half of them wait.
 const BATCH: usize = 512;
 /// How many times what an app may run at a time is leased of it, where its runs are quick.
-const AHEAD: i32 = 16;
+const AHEAD: i32 = 64;
 /// Leases are kept this often.
 const HEARTBEAT: Duration = Duration::from_secs(5);
 /// Told or not, it looks this often: a notification can be lost.
@@ -52,6 +54,8 @@ const FULL: Duration = Duration::from_millis(20);
 const DRAIN: Duration = Duration::from_secs(10);
 /// How long those have to stop that were cut off after it.
 const CUT_OFF: Duration = Duration::from_secs(1);
+/// How long a look may take that was under way.
+const LAST_LOOK: Duration = Duration::from_millis(500);
 /// How long results may take to be written after that.
 const LAST_RESULTS: Duration = Duration::from_secs(5);
 
@@ -121,7 +125,8 @@ impl Dispatcher {
             lanes: Lanes::default(),
             unknown: HashSet::new(),
             released: false,
-            looked_at: self.clock.now(),
+            leasing: None,
+            looking: None,
         };
         let mut backoff = Duration::from_millis(50);
         loop {
@@ -173,8 +178,10 @@ struct Looker {
     unknown: HashSet<AppId>,
     /// Whether what an earlier process of this node had leased was given back.
     released: bool,
-    /// When it last asked for work: what becomes due later isn't known yet.
-    looked_at: DateTime<Utc>,
+    /// The connection to lease by, while it isn't asked.
+    leasing: Option<Leasing>,
+    /// A look that is under way: what is at hand is started meanwhile.
+    looking: Option<Looking>,
 }
 
 impl Looker {
@@ -196,23 +203,28 @@ impl Looker {
         if served.wait_for(Option::is_some).await.is_err() {
             std::future::pending::<()>().await;
         }
+        if self.leasing.is_none() && self.looking.is_none() {
+            self.leasing = Some(this.store.leasing().await?);
+        }
         let mut look = true;
+        let mut wake = Instant::now() + SWEEP;
         loop {
             self.start_what_may();
-            let room = MAX_RUNNING.saturating_sub(self.lanes.running() + self.lanes.waiting());
-            let until = if look && room > 0 {
-                look = self.lease(room).await?;
-                *backoff = Duration::from_millis(50);
-                if look {
-                    continue;
-                }
-                self.sleep_until().await?
-            } else if self.is_crowded_out() {
-                FULL
-            } else {
-                SWEEP
-            };
+            if look && self.has_room() {
+                look = !self.ask();
+            }
+            if self.lanes.running() == 0 && self.lanes.waiting() > 0 {
+                wake = wake.min(Instant::now() + FULL);
+            }
             tokio::select! {
+                looked = looking::ended(&mut self.looking) => {
+                    let looked = looked?;
+                    *backoff = Duration::from_millis(50);
+                    self.leasing = Some(looked.leasing);
+                    look |= looked.more;
+                    wake = Instant::now() + self.sleep_until(looked.next);
+                    self.take(looked.events).await?;
+                }
                 Some(ended) = self.has_ended.recv() => self.reap(&ended),
                 () = self.running.settled.notified() => look = true,
                 () = this.store.outbox_told_here() => look = true,
@@ -224,19 +236,36 @@ impl Looker {
                     self.unknown.clear();
                     look = true;
                 }
-                () = tokio::time::sleep(until) => {
+                () = tokio::time::sleep_until(wake.into()) => {
                     self.unknown.clear();
                     look = true;
+                    wake = Instant::now() + SWEEP;
                 }
             }
         }
     }
 
-    /// Leases what there is room for. Gives whether there may be more.
-    async fn lease(&mut self, room: usize) -> Result<bool, StoreError> {
-        let this = Arc::clone(&self.running.dispatcher);
+    /// Whether more is to be leased.
+    fn has_room(&self) -> bool {
+        if self.lanes.any_quick() {
+            self.lanes.waiting() < BATCH / 2
+        } else {
+            self.lanes.running() + self.lanes.waiting() < MAX_RUNNING
+        }
+    }
+
+    /// Begins to look, unless a look is under way; gives whether it began.
+    fn ask(&mut self) -> bool {
+        let Some(leasing) = self.leasing.take() else {
+            return false;
+        };
+        let this = &self.running.dispatcher;
         let quick = self.lanes.quick();
-        let most = if quick.is_empty() { room } else { BATCH };
+        let most = if quick.is_empty() {
+            MAX_RUNNING.saturating_sub(self.lanes.running() + self.lanes.waiting())
+        } else {
+            BATCH
+        };
         let request = LeaseRequest {
             most: i32::try_from(most).unwrap_or(1),
             own: self.running.own.lock().iter().copied().collect(),
@@ -244,12 +273,13 @@ impl Looker {
             quick,
             ahead: AHEAD,
         };
-        self.looked_at = this.clock.now();
-        let events = this
-            .store
-            .lease_events(this.node, &request, self.looked_at)
-            .await?;
-        let more = events.len() == most;
+        self.looking = Some(looking::look(leasing, this.node, request, this.clock.now()));
+        true
+    }
+
+    /// Takes in what was leased.
+    async fn take(&mut self, events: Vec<LeasedEvent>) -> Result<(), StoreError> {
+        let this = Arc::clone(&self.running.dispatcher);
         let mut unknown = Vec::new();
         for event in events {
             if this.find(event.app).is_some() {
@@ -260,10 +290,10 @@ impl Looker {
                 unknown.push(event.id.0);
             }
         }
-        if !unknown.is_empty() {
-            this.store.give_back(this.node, &unknown).await?;
+        if unknown.is_empty() {
+            return Ok(());
         }
-        Ok(more)
+        this.store.give_back(this.node, &unknown).await
     }
 
     /// Apps of which nothing is to be leased now.
@@ -277,16 +307,16 @@ impl Looker {
     }
 
     /// How long there is nothing to look at that nobody tells of.
-    async fn sleep_until(&self) -> Result<Duration, StoreError> {
-        let this = &self.running.dispatcher;
+    fn sleep_until(&self, next: Option<DateTime<Utc>>) -> Duration {
         if self.is_crowded_out() {
-            return Ok(FULL);
+            return FULL;
         }
-        let next = this.store.next_due(this.node, self.looked_at).await?;
-        Ok(next.map_or(SWEEP, |next| {
-            let wait = (next - this.clock.now()).to_std().unwrap_or_default();
+        next.map_or(SWEEP, |next| {
+            let wait = (next - self.running.dispatcher.clock.now())
+                .to_std()
+                .unwrap_or_default();
             wait.clamp(Duration::from_millis(1), SWEEP)
-        }))
+        })
     }
 
     /// Whether requests take the room of an app, of whose end nobody tells.
@@ -394,8 +424,14 @@ impl Looker {
 
     /// Gives back what waits, and lets end what runs, within its time.
     async fn drain(mut self) {
-        let waiting = self.lanes.take_waiting();
         let this = Arc::clone(&self.running.dispatcher);
+        // What is leased just now is given back, too.
+        let looked = looking::ended(&mut self.looking);
+        let mut waiting = match tokio::time::timeout(LAST_LOOK, looked).await {
+            Ok(Ok(looked)) => looked.events.iter().map(|event| event.id.0).collect(),
+            _ => Vec::new(),
+        };
+        waiting.extend(self.lanes.take_waiting());
         if !waiting.is_empty()
             && let Err(error) = this.store.give_back(this.node, &waiting).await
         {

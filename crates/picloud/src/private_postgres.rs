@@ -282,7 +282,8 @@ fn spawn(
     let settings = [
         "listen_addresses=",
         "max_connections=50",
-        "shared_buffers=32MB",
+        // What is not used of it takes no memory.
+        "shared_buffers=128MB",
         "fsync=on",
         "jit=off",
         "max_wal_size=256MB",

@@ -20,10 +20,7 @@ use picloud_store::{
 };
 use serde_json::Value;
 
-use crate::{
-    events,
-    waiting::wait,
-};
+use crate::{events, waiting::wait};
 
 /// `kv::*` on the store.
 pub struct KvServiceImpl {

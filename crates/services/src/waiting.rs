@@ -31,9 +31,7 @@ pub(crate) fn block<T>(future: impl Future<Output = T>) -> SdkResult<T> {
     let handle = Handle::try_current()
         .map_err(|_| SdkError::new(SdkErrorCode::Unavailable, "the server is stopping"))?;
     match handle.runtime_flavor() {
-        RuntimeFlavor::MultiThread => {
-            Ok(tokio::task::block_in_place(|| handle.block_on(future)))
-        }
+        RuntimeFlavor::MultiThread => Ok(tokio::task::block_in_place(|| handle.block_on(future))),
         _ => Err(SdkError::new(
             SdkErrorCode::Unavailable,
             "this runtime cannot wait",

@@ -1,8 +1,14 @@
 //! What PostgreSQL tells without being asked.
 
-use std::sync::{Arc, OnceLock};
+use std::{
+    hash::{BuildHasher, RandomState},
+    sync::{Arc, OnceLock},
+};
 
-use sqlx::{PgPool, postgres::PgListener};
+use sqlx::{
+    PgPool,
+    postgres::{PgListener, PgNotification},
+};
 use tokio::sync::Notify;
 
 use crate::{Store, StoreError};
@@ -32,11 +38,25 @@ pub enum Notification {
 ///
 /// A script's thread writes events: what it would allocate for each, and another thread free, would
 /// count against the memory of its app. So one task sends, and is only woken here.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Teller {
     here: Notify,
     there: Notify,
     sender: OnceLock<()>,
+    /// What this process tells others by, so as to know its own word when it hears it.
+    name: String,
+}
+
+impl Default for Teller {
+    fn default() -> Self {
+        let random = RandomState::new().hash_one(std::process::id());
+        Self {
+            here: Notify::default(),
+            there: Notify::default(),
+            sender: OnceLock::default(),
+            name: format!("{random:016x}"),
+        }
+    }
 }
 
 impl Store {
@@ -60,8 +80,9 @@ impl Store {
 async fn tell_others(pool: PgPool, teller: Arc<Teller>) {
     loop {
         teller.there.notified().await;
-        let told = sqlx::query("SELECT pg_notify($1, '')")
+        let told = sqlx::query("SELECT pg_notify($1, $2)")
             .bind(OUTBOX)
+            .bind(&teller.name)
             .execute(&pool)
             .await;
         if let Err(error) = told {
@@ -74,6 +95,8 @@ async fn tell_others(pool: PgPool, teller: Arc<Teller>) {
 #[derive(Debug)]
 pub struct Notifications {
     listener: PgListener,
+    /// What of it is this process's own word, of which it knows.
+    own: Option<String>,
 }
 
 /// What another process tells.
@@ -109,14 +132,18 @@ impl Store {
     pub async fn listen_outbox(&self) -> Result<Notifications, StoreError> {
         let mut listener = PgListener::connect_with(self.pool()).await?;
         listener.listen(OUTBOX).await?;
-        Ok(Notifications { listener })
+        let own = Some(self.teller.name.clone());
+        Ok(Notifications { listener, own })
     }
 
     /// Listens for notifications that are written.
     pub async fn listen_notifications(&self) -> Result<Notifications, StoreError> {
         let mut listener = PgListener::connect_with(self.pool()).await?;
         listener.listen(NOTIFICATIONS).await?;
-        Ok(Notifications { listener })
+        Ok(Notifications {
+            listener,
+            own: None,
+        })
     }
 
     /// Listens for what processes tell each other: changes of access, and live events.
@@ -141,16 +168,30 @@ impl Store {
     pub async fn listen(&self) -> Result<Notifications, StoreError> {
         let mut listener = PgListener::connect_with(self.pool()).await?;
         listener.listen_all([GENERATION, EDITED]).await?;
-        Ok(Notifications { listener })
+        Ok(Notifications {
+            listener,
+            own: None,
+        })
     }
 }
 
 impl Notifications {
-    /// As [`Self::next`], and takes all others that are there already: one look serves for all.
+    /// Waits for something that this process doesn't know of, and takes all others that are there already: one look serves for all.
     pub async fn next_of_many(&mut self) -> Result<(), StoreError> {
-        self.next().await?;
-        while self.listener.next_buffered().is_some() {}
-        Ok(())
+        loop {
+            let told = self.listener.try_recv().await?;
+            let mut is_news = told.is_none_or(|told| !self.is_own(&told));
+            while let Some(told) = self.listener.next_buffered() {
+                is_news |= !self.is_own(&told);
+            }
+            if is_news {
+                return Ok(());
+            }
+        }
+    }
+
+    fn is_own(&self, told: &PgNotification) -> bool {
+        self.own.as_deref() == Some(told.payload())
     }
 
     /// The next one; waits for it. After an error the caller listens anew.

@@ -17,7 +17,7 @@ mod lease;
 
 pub(crate) use finish::counts;
 pub use finish::{Finished, Next};
-pub use lease::{LEASE, LeaseRequest, LeasedEvent};
+pub use lease::{LEASE, LeaseRequest, LeasedEvent, Leasing};
 
 use crate::{Store, StoreError};
 
@@ -285,14 +285,13 @@ pub struct Idempotency<'a> {
 impl Store {
     /// Writes an event by itself.
     pub async fn enqueue(&self, event: &NewEvent<'_>) -> Result<EventId, StoreError> {
-        let mut transaction = self.pool().begin().await?;
+        // One statement is a transaction, and one round trip.
+        let mut connection = self.pool().acquire().await?;
         if event.chain.len() >= MAX_CHAIN {
-            event.bury(&mut transaction).await?;
-            transaction.commit().await?;
+            event.bury(&mut connection).await?;
             return Ok(event.id);
         }
-        let id = event.insert(&mut transaction).await?;
-        transaction.commit().await?;
+        let id = event.insert(&mut connection).await?;
         self.outbox_written();
         Ok(id)
     }

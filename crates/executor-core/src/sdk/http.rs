@@ -4,9 +4,7 @@ use bytes::Bytes;
 use picloud_shared::sdk::{HttpAnswer, HttpCall};
 use rhai::{Blob, Dynamic, ImmutableString, Map, Module};
 
-use super::{
-    MAX_TEXT, Native, absent, ask, duration, function, invalid, text, unknown,
-};
+use super::{MAX_TEXT, Native, absent, ask, duration, function, invalid, text, unknown};
 use crate::json;
 
 /// Bytes of an answer's body, unless the call says otherwise.
@@ -96,7 +94,13 @@ fn send(method: &str, url: &str, body: &Dynamic, options: &Map) -> Native<Map> {
             // The connection may hold its body for longer than the run waits.
             let body = call.body.as_ref();
             let body = body.map(|(bytes, kind)| (Bytes::copy_from_slice(bytes), *kind));
-            http.request(cx, HttpCall { body, ..call.clone() })
+            http.request(
+                cx,
+                HttpCall {
+                    body,
+                    ..call.clone()
+                },
+            )
         },
         shown,
     )

@@ -3,9 +3,7 @@
 use picloud_shared::sdk::{KvListOptions, KvSetOptions};
 use rhai::{Array, Dynamic, ImmutableString, Map, Module};
 
-use super::{
-    Function, Native, ask, duration, function, invalid, limit, text, unknown, version,
-};
+use super::{Function, Native, ask, duration, function, invalid, limit, text, unknown, version};
 use crate::json;
 
 macro_rules! function {

@@ -35,7 +35,8 @@ fn memory_counts_for_whoever_holds_it() {
             };
             // What a run seems to leave behind would be taken from the next ones.
             for _ in 0..3 {
-                let (outcome, _) = sandbox.run("services", &format!("{MIB}{script}"), limits.clone());
+                let (outcome, _) =
+                    sandbox.run("services", &format!("{MIB}{script}"), limits.clone());
                 assert_eq!(ending(&outcome), expected, "{script}: {:?}", outcome.result);
             }
         }

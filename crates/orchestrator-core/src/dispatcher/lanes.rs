@@ -33,6 +33,13 @@ struct Lane {
     took: Option<f64>,
 }
 
+impl Lane {
+    fn is_quick(&self) -> bool {
+        self.took
+            .is_some_and(|took| took < QUICK.as_secs_f64() * 1e6)
+    }
+}
+
 impl Lanes {
     pub(super) fn waiting(&self) -> usize {
         self.waiting
@@ -93,13 +100,13 @@ impl Lanes {
 
     /// Apps whose runs are quick.
     pub(super) fn quick(&self) -> Vec<Uuid> {
-        let limit = QUICK.as_secs_f64() * 1e6;
-        let quick = |lane: &Lane| lane.took.is_some_and(|took| took < limit);
-        self.apps
-            .iter()
-            .filter(|(_, lane)| quick(lane))
-            .map(|(app, _)| app.0)
-            .collect()
+        let quick = self.apps.iter().filter(|(_, lane)| lane.is_quick());
+        quick.map(|(app, _)| app.0).collect()
+    }
+
+    /// Whether there are such apps.
+    pub(super) fn any_quick(&self) -> bool {
+        self.apps.values().any(Lane::is_quick)
     }
 
     /// Runs of that app.

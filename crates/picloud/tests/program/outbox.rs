@@ -133,10 +133,9 @@ impl Outbox {
 
     async fn lease_as(&self, node: u128, request: &LeaseRequest) -> Vec<LeasedEvent> {
         let node = NodeId(Uuid::from_u128(node));
-        self.store
-            .lease_events(node, request, self.clock.now())
-            .await
-            .expect("leased")
+        let mut leasing = self.store.leasing().await.expect("a connection");
+        let leased = leasing.lease(node, request, self.clock.now()).await;
+        leased.expect("leased")
     }
 
     async fn end(&self, events: Vec<LeasedEvent>, next: Next) -> usize {
@@ -289,7 +288,8 @@ fn triggers_keep_their_limits_and_their_order_whatever_becomes_of_attempts() {
             outbox.lease(1, 100).await.is_empty(),
             "the first one's retry comes first"
         );
-        let due = outbox.store.next_due(NodeId::default(), SystemClock.now());
+        let mut leasing = outbox.store.leasing().await.expect("a connection");
+        let due = leasing.next_due(NodeId::default(), SystemClock.now());
         let due: Option<DateTime<Utc>> = due.await.expect("a time");
         assert_eq!(
             due.map(|at| at.timestamp_millis()),

@@ -3,7 +3,7 @@
 use chrono::{DateTime, TimeDelta, Utc};
 use picloud_shared::{AppId, EventId, KeyId, NodeId, RunId, TriggerId, event::Link};
 use serde_json::Value;
-use sqlx::postgres::types::PgInterval;
+use sqlx::{PgConnection, postgres::types::PgInterval};
 use uuid::Uuid;
 
 use crate::{Store, StoreError};
@@ -32,6 +32,14 @@ pub struct LeaseRequest {
     pub quick: Vec<Uuid>,
     /// For those: so many times what may run at the same time.
     pub ahead: i32,
+}
+
+/// The connection by which a node leases. It has one to itself, so that its plans are at hand at
+/// each look. It doesn't wait for the disk: a lease that is lost with the database is none, and
+/// its event is leased anew.
+#[derive(Debug)]
+pub struct Leasing {
+    connection: PgConnection,
 }
 
 /// An event that a node has to run.
@@ -160,10 +168,46 @@ impl Store {
         Ok(())
     }
 
+    /// A connection by which to lease.
+    pub async fn leasing(&self) -> Result<Leasing, StoreError> {
+        let mut connection = self.pool().acquire().await?.detach();
+        sqlx::raw_sql("SET synchronous_commit = off; SET plan_cache_mode = force_generic_plan")
+            .execute(&mut connection)
+            .await?;
+        Ok(Leasing { connection })
+    }
+
+    /// Keeps the leases of runs that take long.
+    pub async fn extend_leases(&self, node: NodeId, events: &[Uuid]) -> Result<(), StoreError> {
+        sqlx::query!(
+            "UPDATE outbox SET lease_until = clock_timestamp() + $3 WHERE id IN
+               (SELECT o.id FROM outbox o WHERE o.id = ANY($2) AND o.lease_node = $1 FOR UPDATE SKIP LOCKED)",
+            node.0,
+            events,
+            lease(),
+        )
+        .execute(self.pool())
+        .await?;
+        Ok(())
+    }
+
+    /// Events that wait, and events that run.
+    pub async fn outbox_depth(&self) -> Result<(i64, i64), StoreError> {
+        let row = sqlx::query!(
+            r#"SELECT count(*) FILTER (WHERE lease_until IS NULL) AS "waiting!",
+                 count(*) FILTER (WHERE lease_until IS NOT NULL) AS "running!" FROM outbox"#
+        )
+        .fetch_one(self.pool())
+        .await?;
+        Ok((row.waiting, row.running))
+    }
+}
+
+impl Leasing {
     /// Leases events that are due, from each app in turn, oldest first. What one app or trigger may
     /// run at the same time is counted over all nodes.
-    pub async fn lease_events(
-        &self,
+    pub async fn lease(
+        &mut self,
         node: NodeId,
         request: &LeaseRequest,
         now: DateTime<Utc>,
@@ -185,47 +229,22 @@ impl Store {
             &request.quick,
             request.ahead.max(1),
         )
-        .fetch_all(self.pool())
+        .fetch_all(&mut self.connection)
         .await?;
         rows.into_iter().map(TryInto::try_into).collect()
-    }
-
-    /// Keeps the leases of runs that take long.
-    pub async fn extend_leases(&self, node: NodeId, events: &[Uuid]) -> Result<(), StoreError> {
-        sqlx::query!(
-            "UPDATE outbox SET lease_until = clock_timestamp() + $3 WHERE id IN
-               (SELECT o.id FROM outbox o WHERE o.id = ANY($2) AND o.lease_node = $1 FOR UPDATE SKIP LOCKED)",
-            node.0,
-            events,
-            lease(),
-        )
-        .execute(self.pool())
-        .await?;
-        Ok(())
     }
 
     /// When something is to be looked at that nobody tells of: an event that becomes due, or
     /// another node's lease that runs out. What is due already waits for room, of which whoever
     /// makes it knows.
     pub async fn next_due(
-        &self,
+        &mut self,
         node: NodeId,
         now: DateTime<Utc>,
     ) -> Result<Option<DateTime<Utc>>, StoreError> {
         let next = sqlx::query_scalar!("SELECT next_outbox_due($1, $2)", node.0, now,)
-            .fetch_one(self.pool())
+            .fetch_one(&mut self.connection)
             .await?;
         Ok(next)
-    }
-
-    /// Events that wait, and events that run.
-    pub async fn outbox_depth(&self) -> Result<(i64, i64), StoreError> {
-        let row = sqlx::query!(
-            r#"SELECT count(*) FILTER (WHERE lease_until IS NULL) AS "waiting!",
-                 count(*) FILTER (WHERE lease_until IS NOT NULL) AS "running!" FROM outbox"#
-        )
-        .fetch_one(self.pool())
-        .await?;
-        Ok((row.waiting, row.running))
     }
 }
