@@ -84,16 +84,27 @@ pub struct MapTree {
     blobs: BTreeMap<BlobId, Vec<u8>>,
 }
 
-/// The parts of a file's path, and what it holds.
-type PathAndContent<'f> = (Vec<&'f str>, &'f Vec<u8>);
+/// The parts of a path, and what is there: the content of a file, or what else it is.
+type PathAndContent<'f> = (Vec<&'f str>, Result<&'f Vec<u8>, EntryKind>);
 
 impl MapTree {
     /// Makes a tree of files; `id` gives a blob's id from its content. Gives the root's id, too.
     pub fn new(files: &BTreeMap<String, Vec<u8>>, id: impl Fn(&[u8]) -> BlobId) -> (Self, BlobId) {
+        Self::with_links(files, &BTreeMap::new(), id)
+    }
+
+    /// As [`MapTree::new`], with entries that are no files.
+    pub fn with_links(
+        files: &BTreeMap<String, Vec<u8>>,
+        links: &BTreeMap<String, EntryKind>,
+        id: impl Fn(&[u8]) -> BlobId,
+    ) -> (Self, BlobId) {
         let mut map = Self::default();
-        let entries: Vec<(Vec<&str>, &Vec<u8>)> = files
-            .iter()
-            .map(|(path, content)| (path.split('/').collect(), content))
+        let files = files.iter().map(|(path, content)| (path, Ok(content)));
+        let links = links.iter().map(|(path, kind)| (path, Err(*kind)));
+        let entries: Vec<PathAndContent<'_>> = files
+            .chain(links)
+            .map(|(path, what)| (path.split('/').collect(), what))
             .collect();
         let root = map.add(&entries, &id);
         (map, root)
@@ -102,20 +113,26 @@ impl MapTree {
     fn add(&mut self, files: &[PathAndContent<'_>], id: &impl Fn(&[u8]) -> BlobId) -> BlobId {
         let mut folders: BTreeMap<&str, Vec<PathAndContent<'_>>> = BTreeMap::new();
         let mut entries = Vec::new();
-        for (path, content) in files {
-            if let [name] = path.as_slice() {
-                let blob = id(content);
-                self.blobs.insert(blob.clone(), (*content).clone());
-                entries.push(TreeEntry {
+        for (path, what) in files {
+            match (path.as_slice(), *what) {
+                ([name], Ok(content)) => {
+                    let blob = id(content);
+                    self.blobs.insert(blob.clone(), content.clone());
+                    entries.push(TreeEntry {
+                        name: name.as_bytes().to_vec(),
+                        id: blob,
+                        kind: EntryKind::File,
+                    });
+                }
+                ([name], Err(kind)) => entries.push(TreeEntry {
                     name: name.as_bytes().to_vec(),
-                    id: blob,
-                    kind: EntryKind::File,
-                });
-            } else {
-                folders
+                    id: id(name.as_bytes()),
+                    kind,
+                }),
+                _ => folders
                     .entry(path[0])
                     .or_default()
-                    .push((path[1..].to_vec(), content));
+                    .push((path[1..].to_vec(), *what)),
             }
         }
         for (name, below) in folders {

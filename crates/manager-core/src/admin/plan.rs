@@ -13,7 +13,7 @@ use axum::{
     http::{HeaderMap, header},
 };
 use picloud_gitops_core::{
-    MapTree, Review, app_name,
+    EntryKind, MapTree, Review, app_name,
     render::{self, Layout},
 };
 use serde::Deserialize;
@@ -101,18 +101,18 @@ async fn of_revision(state: &AdminState, body: &Bytes) -> Answer<Review> {
 }
 
 async fn of_tree(state: &AdminState, source: Option<&str>, body: Bytes) -> Answer<Review> {
-    let files = tokio::task::spawn_blocking(move || unpack(&body))
+    let unpacked = tokio::task::spawn_blocking(move || Unpacked::read(&body))
         .await
         .map_err(|error| Problem::unavailable(error.to_string()))??;
     let deployer = match source {
         Some(name) => named(state, name)?,
-        None => owner(state, &files).await?,
+        None => owner(state, &unpacked.files).await?,
     };
-    let (tree, root) = MapTree::new(&files, hash_blob);
+    let prefix = deployer.origin().prefix().to_owned();
+    let unpacked = unpacked.below(&prefix);
+    let (tree, root) = MapTree::with_links(&unpacked.files, &unpacked.links, hash_blob);
     let tree = Arc::new(tree);
-    let planned = deployer
-        .plan_tree(Arc::clone(&tree), root, String::new())
-        .await;
+    let planned = deployer.plan_tree(Arc::clone(&tree), root, prefix).await;
     let (plan, loaded) = planned.map_err(unavailable)?;
     let review = deployer.review(&plan, &loaded, tree).await;
     review.map_err(unavailable)
@@ -156,49 +156,96 @@ async fn owner(state: &AdminState, files: &BTreeMap<String, Vec<u8>>) -> Answer<
     }
 }
 
-/// The files of a tar, in memory. Links and paths that lead outside are refused.
-fn unpack(body: &[u8]) -> Answer<BTreeMap<String, Vec<u8>>> {
-    let broken =
-        |error: std::io::Error| Problem::invalid(format!("the body is no tar of a tree: {error}"));
-    let mut files = BTreeMap::new();
-    let mut total = 0;
-    let mut archive = tar::Archive::new(body);
-    for entry in archive.entries().map_err(broken)? {
-        let mut entry = entry.map_err(broken)?;
-        let kind = entry.header().entry_type();
-        let path = String::from_utf8(entry.path_bytes().into_owned());
-        let path = path.map_err(|_| Problem::invalid("the tar has a path that is not UTF-8"))?;
-        let path = path
-            .trim_start_matches("./")
-            .trim_end_matches('/')
-            .to_owned();
-        if kind.is_dir() || path.is_empty() || matches!(kind, tar::EntryType::XGlobalHeader) {
-            continue;
-        }
-        let bad = |part: &str| {
-            part.is_empty() || part == "." || part == ".." || part.contains(['\0', '\\'])
+/// What a tar holds, in memory.
+#[derive(Default)]
+struct Unpacked {
+    files: BTreeMap<String, Vec<u8>>,
+    /// Links and submodules: what is wrong with them is a finding at their place.
+    links: BTreeMap<String, EntryKind>,
+}
+
+impl Unpacked {
+    /// Reads a tar. Paths that lead outside are refused.
+    fn read(body: &[u8]) -> Answer<Self> {
+        let broken = |error: std::io::Error| {
+            Problem::invalid(format!("the body is no tar of a tree: {error}"))
         };
-        if !kind.is_file() || path.split('/').any(bad) {
-            return Err(Problem::invalid(format!(
-                "the tar holds `{}`, which is no file of a tree",
-                path.escape_debug()
-            )));
+        let mut unpacked = Self::default();
+        let mut total = 0;
+        let mut archive = tar::Archive::new(body);
+        for entry in archive.entries().map_err(broken)? {
+            let mut entry = entry.map_err(broken)?;
+            let kind = entry.header().entry_type();
+            let path = String::from_utf8(entry.path_bytes().into_owned());
+            let path =
+                path.map_err(|_| Problem::invalid("the tar has a path that is not UTF-8"))?;
+            let path = path
+                .trim_start_matches("./")
+                .trim_end_matches('/')
+                .to_owned();
+            if kind.is_dir() || path.is_empty() || matches!(kind, tar::EntryType::XGlobalHeader) {
+                continue;
+            }
+            let bad = |part: &str| {
+                part.is_empty() || part == "." || part == ".." || part.contains(['\0', '\\'])
+            };
+            if !(kind.is_file() || kind.is_symlink()) || path.split('/').any(bad) {
+                return Err(Problem::invalid(format!(
+                    "the tar holds `{}`, which is no file of a tree",
+                    path.escape_debug()
+                )));
+            }
+            total += entry.size();
+            if total > MAX_UNPACKED || unpacked.files.len() + unpacked.links.len() >= MAX_FILES {
+                return Err(Problem::invalid(format!(
+                    "the tree has more than {MAX_UNPACKED} bytes or {MAX_FILES} files"
+                )));
+            }
+            if unpacked.is_below_a_file(&path) {
+                return Err(Problem::invalid(format!("`{path}` lies below a file")));
+            }
+            // Git keeps no folder of that name: it is what a submodule's work tree has.
+            if let Some(submodule) = path.strip_suffix("/.git") {
+                let submodule = submodule.to_owned();
+                unpacked.links.insert(submodule, EntryKind::Submodule);
+            } else if kind.is_symlink() {
+                unpacked.links.insert(path, EntryKind::Symlink);
+            } else {
+                let mut content = Vec::new();
+                entry.read_to_end(&mut content).map_err(broken)?;
+                unpacked.files.insert(path, content);
+            }
         }
-        total += entry.size();
-        if total > MAX_UNPACKED || files.len() >= MAX_FILES {
-            return Err(Problem::invalid(format!(
-                "the tree has more than {MAX_UNPACKED} bytes or {MAX_FILES} files"
-            )));
-        }
-        let mut content = Vec::new();
-        entry.read_to_end(&mut content).map_err(broken)?;
-        if files
-            .keys()
-            .any(|other: &String| path.starts_with(&format!("{other}/")))
-        {
-            return Err(Problem::invalid(format!("`{path}` lies below a file")));
-        }
-        files.insert(path, content);
+        Ok(unpacked)
     }
-    Ok(files)
+
+    fn is_below_a_file(&self, path: &str) -> bool {
+        let folders = path.match_indices('/').map(|(at, _)| &path[..at]);
+        folders
+            .into_iter()
+            .any(|folder| self.files.contains_key(folder) || self.links.contains_key(folder))
+    }
+
+    /// The same as it lies in a source's repository. A tar may be of the whole repository, or of
+    /// the source's folder alone.
+    fn below(self, prefix: &str) -> Self {
+        let inside = format!("{prefix}/");
+        let has = |path: &String| path.starts_with(&inside);
+        if prefix.is_empty() || self.files.keys().any(has) {
+            return self;
+        }
+        let put = |path: String| format!("{inside}{path}");
+        Self {
+            files: self
+                .files
+                .into_iter()
+                .map(|(path, content)| (put(path), content))
+                .collect(),
+            links: self
+                .links
+                .into_iter()
+                .map(|(path, kind)| (put(path), kind))
+                .collect(),
+        }
+    }
 }

@@ -138,7 +138,7 @@ fn online(args: &PlanArgs) -> Result<(bool, bool)> {
     Ok((some("changes"), failed))
 }
 
-/// The tree as a tar, rooted at the folder that was named.
+/// The tree as a tar, by the paths that its files have in their repository.
 fn pack(tree: &FolderTree) -> Result<Vec<u8>> {
     let mut root = tree.root_id();
     for part in tree.prefix().split('/').filter(|part| !part.is_empty()) {
@@ -151,17 +151,21 @@ fn pack(tree: &FolderTree) -> Result<Vec<u8>> {
             .id;
     }
     let mut archive = tar::Builder::new(Vec::new());
-    add(tree, &root, "", &mut archive)?;
+    add(tree, &root, tree.prefix(), false, &mut archive)?;
     archive.into_inner().context("cannot pack the tree")
 }
 
+/// Adds what a plan is made of: apps with all that they hold, and settings.
 fn add(
     tree: &FolderTree,
     id: &BlobId,
     prefix: &str,
+    in_app: bool,
     archive: &mut tar::Builder<Vec<u8>>,
 ) -> Result<()> {
-    for entry in tree.tree(id)? {
+    let entries = tree.tree(id)?;
+    let in_app = in_app || entries.iter().any(|entry| entry.name == b"app.yaml");
+    for entry in entries {
         let Ok(name) = std::str::from_utf8(&entry.name) else {
             continue;
         };
@@ -171,21 +175,34 @@ fn add(
             format!("{prefix}/{name}")
         };
         match entry.kind {
-            EntryKind::Tree => add(tree, &entry.id, &path, archive)?,
+            EntryKind::Tree => add(tree, &entry.id, &path, in_app, archive)?,
+            EntryKind::File if !in_app && name != "picloud.yaml" => {}
             EntryKind::File => {
                 let content = tree
                     .blob(&entry.id, 25 << 20)
                     .with_context(|| path.clone())?;
+                put(archive, &path, &content)?;
+            }
+            // What the server says of them is told at their places.
+            EntryKind::Symlink => {
                 let mut header = tar::Header::new_gnu();
-                header.set_size(content.len() as u64);
-                header.set_mode(0o644);
+                header.set_entry_type(tar::EntryType::Symlink);
+                header.set_size(0);
                 archive
-                    .append_data(&mut header, &path, content.as_slice())
+                    .append_link(&mut header, &path, "elsewhere")
                     .with_context(|| path.clone())?;
             }
-            // The server refuses them; `validate` tells where they are.
-            EntryKind::Symlink | EntryKind::Submodule => {}
+            EntryKind::Submodule => put(archive, &format!("{path}/.git"), b"")?,
         }
     }
     Ok(())
+}
+
+fn put(archive: &mut tar::Builder<Vec<u8>>, path: &str, content: &[u8]) -> Result<()> {
+    let mut header = tar::Header::new_gnu();
+    header.set_size(content.len() as u64);
+    header.set_mode(0o644);
+    archive
+        .append_data(&mut header, path, content)
+        .with_context(|| path.to_owned())
 }

@@ -154,6 +154,89 @@ fn a_removal_is_held_until_somebody_says_yes(
 }
 
 #[test]
+fn a_folder_is_planned_as_it_lies_in_its_repository() {
+    let repository = TestRepository::new();
+    repository.write("deploy/picloud.yaml", "defaults: {limits: {timeout: 1s}}\n");
+    repository.write("deploy/apps/app/app.yaml", MANIFEST);
+    repository.write("deploy/apps/app/scripts/a.rhai", "ctx.env.WORD");
+    // What is no part of the source neither counts nor hinders.
+    repository.write("elsewhere/app.yaml", "name: elsewhere\n");
+    repository.write("large.bin", &"x".repeat(26 << 20));
+    let commit = repository.commit("feat: an app");
+    let server = Server::start(&repository.path().join("deploy"));
+    let here = repository.path();
+    for folder in ["deploy", "."] {
+        let (code, out, err) = server.program(here, &["plan", folder, "--exit-code"]);
+        assert_eq!(
+            (code, out.as_str()),
+            (0, "No changes.\n"),
+            "{folder}: {err}"
+        );
+    }
+    // The same without a repository around it, or as an archive of a part or of the whole.
+    let copy = tempfile::tempdir().expect("a folder");
+    let bearer = server.bearer();
+    let headers = [bearer.as_str(), "Content-Type: application/x-tar"];
+    repository.git(&["rm", "-q", "--cached", "large.bin"]);
+    let small = repository.commit("chore: less");
+    for tree in [format!("{small}:deploy"), small] {
+        let archive = Command::new("git")
+            .args(["archive", &tree])
+            .current_dir(here)
+            .output()
+            .expect("git runs");
+        let body = String::from_utf8(archive.stdout).expect("a tar of text");
+        let answer = server.request("POST", "/api/v1/admin/plan", &headers, &body);
+        assert_eq!(
+            answer.json()["summary"],
+            "No changes.",
+            "{tree}: {answer:?}"
+        );
+        let tar = copy.path().join("tree.tar");
+        fs::write(&tar, body).expect("a file");
+        let unpacked = copy.path().join(if tree.ends_with("deploy") {
+            "part"
+        } else {
+            "whole"
+        });
+        fs::create_dir(&unpacked).expect("a folder");
+        let done = Command::new("tar")
+            .arg("xf")
+            .arg(&tar)
+            .current_dir(&unpacked)
+            .status();
+        assert!(done.expect("tar runs").success());
+    }
+    let part = copy.path().join("part");
+    let (code, out, err) = server.program(&part, &["plan", "--exit-code"]);
+    assert_eq!((code, out.as_str()), (0, "No changes.\n"), "{err}");
+
+    repository.git(&["reset", "-q", "--hard", &commit]);
+    let scripts = here.join("deploy/apps/app/scripts");
+    std::os::unix::fs::symlink("a.rhai", scripts.join("b.rhai")).expect("a link");
+    repository.write(
+        "deploy/apps/app/app.yaml",
+        &MANIFEST.replace("env:", "enw:"),
+    );
+    for against in [
+        &["plan", "deploy"][..],
+        &["plan", "deploy", "--against", "HEAD"],
+    ] {
+        let (code, out, err) = server.program(here, against);
+        assert_eq!(code, 1, "{out}{err}");
+        for expected in [
+            "deploy/apps/app/app.yaml:2:1: error[E0102]",
+            "deploy/apps/app/scripts/b.rhai:1:1: error[E0204]",
+        ] {
+            assert!(
+                out.contains(expected),
+                "{against:?}: {expected} in\n{out}{err}"
+            );
+        }
+    }
+}
+
+#[test]
 fn a_backup_restored_elsewhere_is_the_same_server() {
     let repository = app("app");
     let server = Server::start(Path::new(HOSTED));
