@@ -7,7 +7,7 @@ mod terminal;
 use picloud_shared::plan::{AppAction, ChangeKind, ItemKind};
 use serde_json::{Value, json};
 
-pub use findings::{count, github, human, sarif};
+pub use findings::{count, github, human, many, sarif};
 pub use markdown::markdown;
 pub use terminal::{Layout, terminal};
 

@@ -217,6 +217,19 @@ pub(crate) fn make_bare(git_dir: &Path) -> Result<(), GitError> {
     Ok(())
 }
 
+/// As [`make_bare`], for a repository that is cloned: what is checked out then is the branch that
+/// is deployed.
+pub(crate) fn make_hosted(git_dir: &Path, branch: &str) -> Result<(), GitError> {
+    make_bare(git_dir)?;
+    let head = format!("ref: refs/heads/{branch}\n");
+    if std::fs::read_to_string(git_dir.join("HEAD")).is_ok_and(|found| found == head) {
+        return Ok(());
+    }
+    let repository = git2::Repository::open_bare(git_dir)?;
+    repository.set_head(&format!("refs/heads/{branch}"))?;
+    Ok(())
+}
+
 /// An address as it may be shown: without what stands before the `@`.
 pub fn shown_url(url: &str) -> String {
     match url.split_once("://") {

@@ -13,28 +13,9 @@ const MAX_CARETS: usize = 80;
 
 /// Findings for people.
 pub fn human(findings: &[Diagnostic], color: bool) -> String {
-    let paint = |code: &str, text: &str| {
-        if color {
-            format!("\x1b[{code}m{text}\x1b[0m")
-        } else {
-            text.to_owned()
-        }
-    };
     let mut out = String::new();
     for finding in findings {
-        let (code, word) = match finding.severity {
-            Severity::Error => ("1;31", "error"),
-            Severity::Warning => ("1;33", "warning"),
-        };
-        let head = paint(code, &format!("{word}[{}]", finding.code));
-        let _ = writeln!(
-            out,
-            "{}:{}:{}: {head}: {}",
-            printable(&finding.path),
-            finding.line,
-            finding.column,
-            printable(&finding.message)
-        );
+        out.push_str(&headline(finding, color));
         if let Some(line) = &finding.excerpt {
             let number = finding.line.to_string();
             let margin = " ".repeat(number.len());
@@ -43,7 +24,8 @@ pub fn human(findings: &[Diagnostic], color: bool) -> String {
             let _ = writeln!(out, "{number} | {}", printable(line.trim_end()));
             // Of a very long line the begin is shown, which may end before the place.
             if (finding.column as usize) <= line.chars().count() + 1 {
-                let _ = writeln!(out, "{margin} | {before}{}", paint(code, &carets));
+                let carets = paint(color_of(finding), &carets, color);
+                let _ = writeln!(out, "{margin} | {before}{carets}");
             }
         }
         if let Some(hint) = &finding.hint {
@@ -51,6 +33,48 @@ pub fn human(findings: &[Diagnostic], color: bool) -> String {
         }
     }
     out
+}
+
+/// Findings for people, where there are many: the first `whole` of them as [`human`] has them, of
+/// the others one line each.
+pub fn many(findings: &[Diagnostic], whole: usize, color: bool) -> String {
+    let (first, rest) = findings.split_at(whole.min(findings.len()));
+    let mut out = human(first, color);
+    out.extend(rest.iter().map(|finding| headline(finding, color)));
+    out
+}
+
+/// What and where, in a line.
+fn headline(finding: &Diagnostic, color: bool) -> String {
+    let word = match finding.severity {
+        Severity::Error => "error",
+        Severity::Warning => "warning",
+    };
+    let head = format!("{word}[{}]", finding.code);
+    format!(
+        "{}:{}:{}: {}: {}\n",
+        printable(&finding.path),
+        finding.line,
+        finding.column,
+        paint(color_of(finding), &head, color),
+        printable(&finding.message)
+    )
+}
+
+/// SGR.
+fn color_of(finding: &Diagnostic) -> &'static str {
+    match finding.severity {
+        Severity::Error => "1;31",
+        Severity::Warning => "1;33",
+    }
+}
+
+fn paint(code: &str, text: &str, color: bool) -> String {
+    if color {
+        format!("\x1b[{code}m{text}\x1b[0m")
+    } else {
+        text.to_owned()
+    }
 }
 
 /// The space and the carets below a finding's line, in columns: a wide character has two.

@@ -4,13 +4,13 @@ use std::fmt::Write;
 
 use picloud_shared::{Diagnostic, plan::ChangeKind};
 
-use super::{action, human, kind, printable, shown_name, sign, summary};
+use super::{action, human, kind, many, printable, shown_name, sign, summary};
 use crate::review::{AppReview, ChangeReview, FireTimes, Review};
 
 /// Characters of a comment: GitHub takes 65,536, and whoever posts it adds some of their own.
 const MAX: usize = 60_000;
-/// Errors that are shown.
-const MAX_ERRORS: usize = 100;
+/// Characters of it that errors may take: all of them are to be seen, whatever else is not.
+const MAX_ERRORS: usize = MAX - 2_000;
 
 /// A review for a pull request: as long as a comment may be, with the diffs left out first.
 pub fn markdown(review: &Review) -> String {
@@ -112,11 +112,25 @@ fn errors(out: &mut String, errors: &[Diagnostic]) {
     if errors.is_empty() {
         return;
     }
-    let shown = &errors[..errors.len().min(MAX_ERRORS)];
-    out.push_str("\n#### Errors\n\n");
-    fenced(out, "text", &human(shown, false));
-    if errors.len() > shown.len() {
-        let _ = write!(out, "\nand {} more\n", errors.len() - shown.len());
+    let heading = if errors.iter().any(Diagnostic::is_error) {
+        "Errors"
+    } else {
+        "Warnings"
+    };
+    let _ = write!(out, "\n#### {heading}\n\n");
+    let mut shown = human(errors, false);
+    if shown.len() > MAX_ERRORS {
+        shown = many(errors, 0, false);
+    }
+    let mut left = 0;
+    if shown.len() > MAX_ERRORS {
+        let end = shown[..shown.floor_char_boundary(MAX_ERRORS)].rfind('\n');
+        let rest = shown.split_off(end.map_or(0, |end| end + 1));
+        left = rest.lines().count();
+    }
+    fenced(out, "text", &shown);
+    if left > 0 {
+        let _ = write!(out, "\nand {left} more\n");
     }
 }
 

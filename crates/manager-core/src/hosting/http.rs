@@ -12,7 +12,7 @@ use axum::{
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
 use futures_util::{StreamExt, TryStreamExt};
-use picloud_shared::{Capability, Scope, SourceName};
+use picloud_shared::{Capability, SourceName};
 use picloud_store::SourceKind;
 use serde::Deserialize;
 use tokio::{
@@ -82,12 +82,10 @@ async fn open(
         )
     })?;
     let grant = found.ok_or_else(unauthorized)?.grant;
-    // A repository holds many apps: a key of one app alone can't push for the others.
-    let whole = grant.app.is_none();
-    if !grant.allows(capability, grant.app.as_ref().map(|(_, name)| name))
-        || (!whole && capability.scope() == Scope::SyncWrite)
-    {
-        let text = format!("the key lacks the scope {}", capability.scope().as_str());
+    // A repository holds many apps: a key of one app alone neither sees nor changes the others.
+    if !grant.allows(capability, None) {
+        let scope = capability.scope().as_str();
+        let text = format!("the key lacks the scope {scope} for all apps");
         return Err(refuse(StatusCode::FORBIDDEN, &text));
     }
     let missing = || refuse(StatusCode::NOT_FOUND, "there is no such hosted repository");
@@ -101,7 +99,8 @@ async fn open(
         return Err(missing());
     }
     let git_dir = state.sources.hosted_dir(&name);
-    mirror::make_bare(&git_dir).map_err(|error| {
+    let branch = source.source().branch.as_deref().unwrap_or("main");
+    mirror::make_hosted(&git_dir, branch).map_err(|error| {
         tracing::error!(%error, "a hosted repository cannot be opened");
         refuse(
             StatusCode::INTERNAL_SERVER_ERROR,

@@ -20,8 +20,8 @@ use crate::{
     reconcile::{DeployError, Deployer, UNREVIEWED},
 };
 
-/// Errors that are shown.
-const MAX_SHOWN: usize = 100;
+/// Errors that are shown with their lines; of more, what and where is told.
+const WHOLE: usize = 100;
 /// Apps whose addresses are shown.
 const MAX_ADDRESSES: usize = 20;
 
@@ -120,11 +120,7 @@ async fn plan(
         .extend(signed.err().map(|error| error.finding()));
     let review = deployer.review(&plan, &loaded, repository).await?;
     let findings = &review.errors;
-    let shown = &findings[..findings.len().min(MAX_SHOWN)];
-    let mut text = render::human(shown, options.color);
-    if findings.len() > shown.len() {
-        text.push_str(&format!("and {} more\n", findings.len() - shown.len()));
-    }
+    let mut text = render::many(findings, WHOLE, options.color);
     if review.has_errors() {
         text.push_str(&format!("{}\n", render::count(findings)));
     } else {
@@ -271,13 +267,12 @@ fn outcome(deployment: &Deployment) -> String {
         1 => "1 change".to_owned(),
         count => format!("{count} changes"),
     };
-    let why: String = deployment
+    let errors = deployment
         .errors
         .iter()
-        .filter(|finding| finding.is_error())
-        .take(MAX_SHOWN)
-        .map(|finding| render::human(std::slice::from_ref(finding), false))
-        .collect();
+        .filter(|finding| finding.is_error());
+    let errors: Vec<_> = errors.cloned().collect();
+    let why = render::many(&errors, WHOLE, false);
     out.push_str(&match deployment.status {
         DeploymentStatus::Synced => format!("success: {commit} is live{took}: {changes}\n"),
         DeploymentStatus::Held => format!(

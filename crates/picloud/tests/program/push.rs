@@ -237,8 +237,49 @@ fn branches_tags_and_history_are_what_git_says_except_the_deployed_one() {
     let (done, text) = push(&repository, &site, &["main:live/site"]);
     assert!(done && text.contains("/apps/site/"), "{text}");
     assert_eq!(server.get("/apps/site/").text(), "one");
+    // It is what a clone has checked out.
+    let folder = tempfile::tempdir().expect("a folder");
+    assert!(
+        git(folder.path(), &["clone", "-q", &site, "clone"])
+            .status
+            .success()
+    );
+    assert!(folder.path().join("clone/apps/app/app.yaml").exists());
     let (done, _) = push(&repository, &site, &["--delete", "live/site"]);
     assert!(!done);
+}
+
+#[test]
+fn a_domain_serves_one_app_whatever_source_has_it() {
+    let server = hosted();
+    let remote = server.remote(None);
+    let made = server.admin_request("PUT", "/sources/site", Some(&json!({ "kind": "hosted" })));
+    assert_eq!(made.status, 201);
+    let site = remote.replace("default.git", "site.git");
+    let (first, second) = (app(), app());
+    let of = |repository: &TestRepository, name: &str, domain: &str| {
+        let named = MANIFEST.replace("name: app", &format!("name: {name}\ndomains: [{domain}]"));
+        repository.write("apps/app/app.yaml", &named);
+        repository.commit("feat: a domain");
+    };
+    of(&first, "app", "shop.example");
+    assert!(push(&first, &remote, &["main"]).0);
+    of(&second, "site", "site.example");
+    assert!(push(&second, &site, &["main"]).0);
+    of(&second, "site", "Shop.example");
+    let (done, text) = push(&second, &site, &["main"]);
+    assert!(
+        !done && text.contains("apps/app/app.yaml:2:11: error[E0215]"),
+        "{text}"
+    );
+    let (done, text) = push(&second, &site, &["main:topic"]);
+    assert!(done && text.contains("error[E0215]"), "{text}");
+    // Once it is free, it is anybody's.
+    of(&first, "app", "other.example");
+    assert!(push(&first, &remote, &["main"]).0);
+    second.git(&["commit", "-q", "--allow-empty", "-m", "feat: again"]);
+    let (done, text) = push(&second, &site, &["main"]);
+    assert!(done && text.contains("https://shop.example/"), "{text}");
 }
 
 #[test]
@@ -274,6 +315,7 @@ fn who_may_fetch_may_not_push_and_a_wrong_key_may_neither() {
     let pusher = key(&["sync:write"], None);
     let of_one_app = key(&["sync:write", "app:read"], Some("app"));
     assert!(!push(&repository, &of_one_app, &["main"]).0);
+    assert!(!fetches(&of_one_app), "a repository holds many apps");
     assert!(!fetches(&key(&["run:read"], None)));
     assert!(!fetches(&server.remote(Some("pic_wrong"))));
     let (done, text) = push(&repository, &server.remote(Some("pic_wrong")), &["main"]);
