@@ -353,9 +353,13 @@ pub struct ScheduleArgs {
 #[derive(Debug, Clone, Subcommand)]
 pub enum SecretsCommand {
     /// Prints a new age identity for a server
-    Keygen,
+    Keygen {
+        /// How to print
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+    },
     /// Prints what values are sealed to: age1…
-    Recipient(ConnectionArgs),
+    Recipient(RemoteArgs),
     /// Reads a value on standard input, prints it sealed
     Seal(SealArgs),
 }
@@ -366,9 +370,9 @@ pub struct SealArgs {
     /// What to seal to; without it, the server is asked
     #[arg(long, value_name = "AGE1…")]
     pub recipient: Option<String>,
-    /// Which server.
+    /// The server and the format.
     #[command(flatten)]
-    pub connection: ConnectionArgs,
+    pub remote: RemoteArgs,
 }
 
 /// What `sync` takes.
@@ -545,6 +549,9 @@ pub struct MigrateArgs {
     /// Only list what would be done
     #[arg(long)]
     pub dry_run: bool,
+    /// How to print
+    #[arg(long, value_enum, default_value_t)]
+    pub format: Format,
 }
 
 /// What `doctor` takes.

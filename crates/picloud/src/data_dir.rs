@@ -53,6 +53,13 @@ impl DataDir {
                 return Err(error).context("cannot lock the data directory");
             }
         }
+        // Where the folder lies in a work tree, nothing of it is to be committed, whoever forgot to
+        // say so.
+        let ignore = path.join(".gitignore");
+        if !ignore.exists() {
+            fs::write(&ignore, "*\n")
+                .with_context(|| format!("cannot write {}", ignore.display()))?;
+        }
         lock.set_len(0).context("cannot write the lock")?;
         lock.rewind().context("cannot write the lock")?;
         writeln!(lock, "{}", std::process::id()).context("cannot write the lock")?;

@@ -97,7 +97,7 @@ impl FolderTree {
         let repository = repository
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner);
-        repository.is_path_ignored(path).unwrap_or(false)
+        repository.is_path_ignored(path).unwrap_or(false) && !is_tracked(&repository, path)
     }
 
     fn entry(
@@ -137,6 +137,16 @@ impl FolderTree {
         path.map(|path| self.root.join(path))
             .ok_or_else(|| ReadError::Missing { id: id.clone() })
     }
+}
+
+/// Whether git knows a path, or one below it, all the same: what was added is not ignored.
+fn is_tracked(repository: &Repository, path: &Path) -> bool {
+    let Ok(index) = repository.index() else {
+        return false;
+    };
+    let mut below = path.as_os_str().as_bytes().to_vec();
+    below.push(b'/');
+    index.get_path(path, 0).is_some() || index.find_prefix(below).is_ok()
 }
 
 impl TreeReader for FolderTree {

@@ -19,7 +19,7 @@ pub mod terminal;
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, FromArgMatches};
 use command::Ending;
 use picloud_counting_alloc::CountingAllocator;
 
@@ -46,7 +46,7 @@ fn run_arguments(arguments: impl Iterator<Item = std::ffi::OsString>) -> ExitCod
     if let Some(memory) = command::executor_child::memory() {
         return end(command::executor_child::run(memory));
     }
-    let cli = match cli::Cli::try_parse_from(arguments) {
+    let cli = match parse(arguments) {
         Ok(cli) => cli,
         Err(error) => {
             // Help and version go to standard output and end with 0; mistakes with 2.
@@ -56,6 +56,26 @@ fn run_arguments(arguments: impl Iterator<Item = std::ffi::OsString>) -> ExitCod
         }
     };
     end(dispatch(&cli.command))
+}
+
+fn parse(arguments: impl Iterator<Item = std::ffi::OsString>) -> Result<cli::Cli, clap::Error> {
+    let mut command = without_empty_variables(cli::Cli::command());
+    let matches = command.try_get_matches_from_mut(arguments)?;
+    cli::Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
+}
+
+/// A variable that is set but empty counts as absent, as in a compose file.
+fn without_empty_variables(command: clap::Command) -> clap::Command {
+    let is_empty =
+        |name: &std::ffi::OsStr| std::env::var_os(name).is_some_and(|value| value.is_empty());
+    let command = command.mut_args(|argument| {
+        if argument.get_env().is_some_and(is_empty) {
+            argument.env(clap::builder::Resettable::Reset)
+        } else {
+            argument
+        }
+    });
+    command.mut_subcommands(without_empty_variables)
 }
 
 fn end(done: anyhow::Result<Ending>) -> ExitCode {

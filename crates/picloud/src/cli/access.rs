@@ -2,7 +2,7 @@
 
 use clap::{Args, Subcommand, ValueHint};
 
-use super::{ConnectionArgs, RemoteArgs};
+use super::RemoteArgs;
 
 /// What `keys` does.
 #[derive(Debug, Clone, Subcommand)]
@@ -15,9 +15,9 @@ pub enum KeysCommand {
     Revoke {
         /// Its id or its name
         key: String,
-        /// Which server.
+        /// The server and the format.
         #[command(flatten)]
-        connection: ConnectionArgs,
+        remote: RemoteArgs,
     },
 }
 

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum, ValueHint};
 
-use super::{ConnectionArgs, RemoteArgs, ServerArgs};
+use super::{RemoteArgs, ServerArgs};
 
 /// What `sources` does.
 #[derive(Debug, Clone, Subcommand)]
@@ -25,9 +25,9 @@ pub enum SourcesCommand {
     Remove {
         /// Its name
         name: String,
-        /// Which server.
+        /// The server and the format.
         #[command(flatten)]
-        connection: ConnectionArgs,
+        remote: RemoteArgs,
     },
 }
 

@@ -15,9 +15,13 @@ pub fn run(command: &KeysCommand) -> Result<Ending> {
     match command {
         KeysCommand::List(remote) => list(remote),
         KeysCommand::Create(args) => create(args),
-        KeysCommand::Revoke { key, connection } => {
-            let client = Client::connect(connection)?;
+        KeysCommand::Revoke { key, remote } => {
+            let client = Client::connect(&remote.connection)?;
             let revoked = wait(revoke(&client, key))?;
+            if remote.format == Format::Json {
+                print_json(&revoked)?;
+                return Ok(Ending::Done);
+            }
             print(&format!(
                 "{} is good for nothing any more.\n",
                 text(&revoked, "name")

@@ -4,21 +4,29 @@ use std::io::Read;
 
 use anyhow::{Context, Result, bail};
 use picloud_services::secrets::{SecretKeys, seal};
+use serde_json::json;
 
-use super::{Ending, print, text, wait};
+use super::{Ending, print, print_json, text, wait};
 use crate::{
-    cli::{ConnectionArgs, SealArgs, SecretsCommand},
+    cli::{ConnectionArgs, Format, SealArgs, SecretsCommand},
     client::Client,
 };
 
 /// Makes keys, and seals values.
 pub fn run(command: &SecretsCommand) -> Result<Ending> {
-    match command {
-        SecretsCommand::Keygen => print(&SecretKeys::generate())?,
-        SecretsCommand::Recipient(connection) => {
-            print(&format!("{}\n", recipient(connection)?))?;
+    let (field, format, text) = match command {
+        SecretsCommand::Keygen { format } => ("identity", *format, SecretKeys::generate()),
+        SecretsCommand::Recipient(remote) => {
+            let recipient = recipient(&remote.connection)?;
+            ("recipient", remote.format, format!("{recipient}\n"))
         }
-        SecretsCommand::Seal(args) => print(&sealed(args)?)?,
+        SecretsCommand::Seal(args) => ("sealed", args.remote.format, sealed(args)?),
+    };
+    match format {
+        // What is sealed ends with its line; the others are words.
+        Format::Json if field == "sealed" => print_json(&json!({ field: text }))?,
+        Format::Json => print_json(&json!({ field: text.trim_end() }))?,
+        Format::Human => print(&text)?,
     }
     Ok(Ending::Done)
 }
@@ -36,7 +44,7 @@ fn recipient(connection: &ConnectionArgs) -> Result<String> {
 fn sealed(args: &SealArgs) -> Result<String> {
     let recipient = match &args.recipient {
         Some(recipient) => recipient.clone(),
-        None => recipient(&args.connection)?,
+        None => recipient(&args.remote.connection)?,
     };
     let mut value = String::new();
     std::io::stdin()

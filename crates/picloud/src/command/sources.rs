@@ -22,9 +22,13 @@ pub fn run(command: &SourcesCommand) -> Result<Ending> {
             show(&client, &source, remote.format)
         }
         SourcesCommand::Add(args) => add(args),
-        SourcesCommand::Remove { name, connection } => {
-            let client = Client::connect(connection)?;
+        SourcesCommand::Remove { name, remote } => {
+            let client = Client::connect(&remote.connection)?;
             wait(client.delete(&path(name)))?;
+            if remote.format == Format::Json {
+                print_json(&json!({ "removed": name }))?;
+                return Ok(Ending::Done);
+            }
             print(&format!("{name} is removed.\n"))?;
             Ok(Ending::Done)
         }

@@ -12,7 +12,7 @@ use tracing_subscriber::EnvFilter;
 use super::{Ending, print, short};
 use crate::{
     cli::{DevArgs, LogFormat, ServeArgs, UpArgs},
-    config::{Roles, ServerConfig},
+    config::{LONG_TOKEN, Roles, ServerConfig},
     data_dir::{DataDir, write_private},
     private_postgres::PrivatePostgres,
     server::{NamedSource, STACK, Server},
@@ -55,6 +55,11 @@ pub fn serve(args: &ServeArgs) -> Result<Ending> {
             "`serve` makes no key up: set PICLOUD_ADMIN_TOKEN (make one with `openssl rand -hex 32`)"
         );
     }
+    if is_short(&config) {
+        bail!(
+            "PICLOUD_ADMIN_TOKEN: expected {LONG_TOKEN} to 256 characters (make one with `openssl rand -hex 32`)"
+        );
+    }
     let source = args.path.as_ref().map(|path| NamedSource::Local {
         path: path.clone(),
         branch: args.branch.clone(),
@@ -62,8 +67,19 @@ pub fn serve(args: &ServeArgs) -> Result<Ending> {
     run(&config, source)
 }
 
+/// Whether the owner key that was given can be guessed.
+fn is_short(config: &ServerConfig) -> bool {
+    let token = config.admin_token.as_ref();
+    token.is_some_and(|token| token.len() < LONG_TOKEN)
+}
+
 fn run(config: &ServerConfig, source: Option<NamedSource>) -> Result<Ending> {
     log(config.log_format)?;
+    if is_short(config) {
+        tracing::warn!(
+            "PICLOUD_ADMIN_TOKEN has less than {LONG_TOKEN} characters: it may be guessed (make one with `openssl rand -hex 32`)"
+        );
+    }
     raise_descriptors();
     match &source {
         // Before anything is started: the most likely mistakes.
