@@ -39,7 +39,7 @@ impl Default for RhaiChecker {
 impl ScriptChecker for RhaiChecker {
     fn check(&self, _: &ScriptPath, _: ScriptKind, source: &str) -> ScriptReport {
         let mut report = ScriptReport::default();
-        let ast = match self.engine.compile(source) {
+        let ast = match self.engine.compile(engine::without_mark(source)) {
             Ok(ast) => ast,
             Err(error) => {
                 let (line, column) = place(error.position());

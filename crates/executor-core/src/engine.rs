@@ -74,9 +74,14 @@ fn name_debug(engine: &mut Engine) {
 
 /// Compiles a script. Its path stands in the errors of what it runs.
 pub(crate) fn compile(engine: &Engine, source: &ScriptSource) -> Result<AST, rhai::ParseError> {
-    let mut ast = engine.compile(source.text.as_ref())?;
+    let mut ast = engine.compile(without_mark(source.text.as_ref()))?;
     ast.set_source(source.path.as_str());
     Ok(ast)
+}
+
+/// A text without the byte order mark that some editors put before it.
+pub(crate) fn without_mark(text: &str) -> &str {
+    text.strip_prefix('\u{feff}').unwrap_or(text)
 }
 
 type ModuleKey = (AppId, i64, ScriptPath);

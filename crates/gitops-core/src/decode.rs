@@ -10,7 +10,7 @@ use crate::{
 /// One file's findings, with the lines to show.
 pub(crate) struct Report<'a> {
     path: String,
-    text: &'a str,
+    lines: Vec<&'a str>,
     /// Put on findings as soon as it is known.
     pub(crate) app: Option<AppName>,
     pub(crate) found: Vec<Diagnostic>,
@@ -18,12 +18,19 @@ pub(crate) struct Report<'a> {
 
 impl<'a> Report<'a> {
     pub(crate) fn new(path: impl Into<String>, text: &'a str) -> Self {
+        // A byte order mark is no character of the first line.
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         Self {
             path: path.into(),
-            text,
+            lines: text.lines().collect(),
             app: None,
             found: Vec::new(),
         }
+    }
+
+    /// Whose findings these are.
+    pub(crate) fn path(&self) -> &str {
+        &self.path
     }
 
     pub(crate) fn error(
@@ -44,7 +51,9 @@ impl<'a> Report<'a> {
         message: String,
         hint: Option<String>,
     ) {
-        let line = self.text.lines().nth(place.line as usize - 1);
+        let place = self.within(place);
+        let line = self.lines.get((place.line as usize).saturating_sub(1));
+        let hint = hint.or_else(|| (severity == Severity::Error).then(|| usual_hint(code)));
         self.found.push(Diagnostic {
             path: self.path.clone(),
             line: place.line,
@@ -54,9 +63,22 @@ impl<'a> Report<'a> {
             code: code.to_owned(),
             message,
             hint,
-            excerpt: line.map(excerpt),
+            excerpt: line.map(|line| excerpt(line)),
             app: self.app.clone(),
         });
+    }
+
+    /// The place, or the end of the text where it lies behind that: what is not complete lacks
+    /// something there.
+    fn within(&self, place: Place) -> Place {
+        match self.lines.last() {
+            Some(last) if place.line as usize > self.lines.len() => Place {
+                line: u32::try_from(self.lines.len()).unwrap_or(u32::MAX),
+                column: u32::try_from(last.chars().count() + 1).unwrap_or(u32::MAX),
+                length: 1,
+            },
+            _ => place,
+        }
     }
 
     /// The entries of a mapping, each of whose keys must be one of `known`.
@@ -72,8 +94,11 @@ impl<'a> Report<'a> {
         };
         for (key, _) in entries {
             if !known.contains(&key.name.as_str()) {
-                let hint = did_you_mean(&key.name, known.iter().copied())
-                    .unwrap_or_else(|| format!("{what} takes {}", known.join(", ")));
+                let takes = || format!("{what} takes {}", known.join(", "));
+                let hint = match key.name.as_str() {
+                    "<<" => "YAML 1.2 has no merge keys: write the keys out, or use an alias for a whole value".to_owned(),
+                    name => did_you_mean(name, known.iter().copied()).unwrap_or_else(takes),
+                };
                 self.error(
                     "E0102",
                     key.place,
@@ -129,7 +154,7 @@ impl<'a> Report<'a> {
             _ => {
                 let message =
                     format!("{what} must be a whole number from {min} to {max}; this is {text}");
-                self.error("E0108", node.place, message, None);
+                self.error("E0108", node.place, message, Some(BOUNDS.to_owned()));
                 None
             }
         }
@@ -157,7 +182,7 @@ impl<'a> Report<'a> {
             duration::text(max),
             duration::text(ms)
         );
-        self.error("E0108", node.place, message, None);
+        self.error("E0108", node.place, message, Some(BOUNDS.to_owned()));
         None
     }
 
@@ -172,7 +197,7 @@ impl<'a> Report<'a> {
             Some(bytes) => {
                 let message =
                     format!("{what} must be from {min} to {max} bytes; `{text}` is {bytes}");
-                self.error("E0108", node.place, message, None);
+                self.error("E0108", node.place, message, Some(BOUNDS.to_owned()));
                 None
             }
             None => {
@@ -190,8 +215,41 @@ impl<'a> Report<'a> {
 
     pub(crate) fn wrong_type(&mut self, node: &Node, what: &str, expected: &str) {
         let message = format!("{what} must be {expected}; this is {}", node.value.what());
-        self.error("E0103", node.place, message, None);
+        let hint = match expected {
+            "a list" => "write `[…]`, or one item a line, each behind a `-`",
+            "`true` or `false`" => "write true or false, without quotes",
+            "a number" => "write digits, without quotes",
+            "text" => "write some text, or leave the key out",
+            expected if expected.contains("mapping") => {
+                "write lines of `key: value` below it, indented, or leave the key out"
+            }
+            _ => "write that, or leave the key out",
+        };
+        self.error("E0103", node.place, message, Some(hint.to_owned()));
     }
+}
+
+/// What helps where a value is too small or too large.
+const BOUNDS: &str = "choose a value within these bounds, or leave the key out for the default";
+
+/// What helps with an error of that code where nothing more is known.
+fn usual_hint(code: &str) -> String {
+    match code {
+        "E0101" => "look at the indentation, colons, brackets and quotes here and in the line above",
+        "E0104" => "add it",
+        "E0105" => "keep one of them",
+        "E0106" => "nest less deeply",
+        "E0208" => "split it up",
+        "E0209" => "serve large files from elsewhere",
+        "E0210" => "rename the file",
+        "E0401" => "here the parser stopped: look at this line, and for what is not closed before it",
+        "E0501" => {
+            "the fields are minute hour day-of-month month day-of-week, with the second before them if there are six"
+        }
+        "E0502" => "write an IANA name like Europe/Berlin",
+        code => return format!("docs/errors/{code}.md has an example"),
+    }
+    .to_owned()
 }
 
 /// A line, bounded, without what a terminal would obey.

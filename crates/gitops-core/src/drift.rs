@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use picloud_shared::{
     AppName, Plan, SourceId,
     drift::{DamagedItem, DesiredApp, DriftField, DriftItem},
-    plan::{AppAction, AppPlan, Change, ChangeKind, ItemKind, LiveApp, LiveState},
+    plan::{AppAction, AppPlan, Change, ChangeKind, FieldChange, ItemKind, LiveApp, LiveState},
 };
 use serde_json::{Value, json};
 
@@ -91,7 +91,7 @@ impl Pair<'_> {
     pub fn items(&self, source: SourceId, name: &AppName) -> Vec<DriftItem> {
         let mut items: Vec<DriftItem> = Vec::new();
         let mut of_app: Vec<DriftField> = Vec::new();
-        for change in self.changes(source, name) {
+        for change in same_routes(self.changes(source, name)) {
             let fields = change.fields.into_iter().map(|field| DriftField {
                 path: field.path,
                 desired: field.old,
@@ -128,6 +128,63 @@ impl Pair<'_> {
         }
         items
     }
+}
+
+/// Puts together what was taken apart by name: a route of the same path, where its methods alone
+/// tell it from what it was.
+fn same_routes(mut changes: Vec<Change>) -> Vec<Change> {
+    let path = |change: &Change| {
+        let field = change.fields.iter().find(|field| field.path == "path")?;
+        let value = if change.change == ChangeKind::Removed {
+            &field.old
+        } else {
+            &field.new
+        };
+        value.as_str().map(str::to_owned)
+    };
+    let of = |changes: &[Change], kind: ChangeKind| {
+        let mut found: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+        for (index, change) in changes.iter().enumerate() {
+            if change.kind == ItemKind::Route && change.change == kind {
+                let path = path(change).unwrap_or_default();
+                found.entry(path).or_default().push(index);
+            }
+        }
+        found
+    };
+    let added = of(&changes, ChangeKind::Added);
+    let mut gone = BTreeSet::new();
+    for (path, removed) in of(&changes, ChangeKind::Removed) {
+        let ([before], Some([after])) = (removed.as_slice(), added.get(&path).map(Vec::as_slice))
+        else {
+            continue;
+        };
+        let live: BTreeMap<String, Value> = changes[*after]
+            .fields
+            .iter()
+            .map(|field| (field.path.clone(), field.new.clone()))
+            .collect();
+        let change = &mut changes[*before];
+        change.change = ChangeKind::Changed;
+        for field in &mut change.fields {
+            field.new = live.get(&field.path).cloned().unwrap_or(Value::Null);
+        }
+        for (path, new) in live {
+            if !change.fields.iter().any(|field| field.path == path) {
+                let old = Value::Null;
+                change.fields.push(FieldChange { path, old, new });
+            }
+        }
+        change.fields.retain(|field| field.old != field.new);
+        change.fields.sort_by(|a, b| a.path.cmp(&b.path));
+        gone.insert(*after);
+    }
+    let mut index = 0;
+    changes.retain(|_| {
+        index += 1;
+        !gone.contains(&(index - 1))
+    });
+    changes
 }
 
 /// The plan that makes live what git declares, for the apps of `only` or for all of the source.

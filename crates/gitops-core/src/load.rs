@@ -13,7 +13,7 @@ use std::{
 use picloud_shared::{
     AppName, AppSpec, BlobId, Diagnostic, Severity,
     app::ScriptKind,
-    plan::{DesiredState, InvalidApp},
+    plan::{DesiredState, InvalidApp, NamePlace},
     script::{ScriptChecker, ScriptReport, SecretChecker},
 };
 
@@ -22,7 +22,7 @@ pub use self::dependencies::dependents;
 use crate::{
     decode::Report,
     manifest::{self, MAX_MANIFEST, SourceSettings},
-    tree::{EntryKind, ReadError, TreeReader},
+    tree::{EntryKind, ReadError, TreeEntry, TreeReader},
     yaml::Place,
 };
 
@@ -72,6 +72,8 @@ pub(crate) struct LoadedApp {
     name: Option<(AppName, Place)>,
     /// The line of the name, for findings about it.
     name_line: Option<String>,
+    /// Where its domains stand.
+    domains: BTreeMap<String, NamePlace>,
     /// Absent where it has errors.
     pub(crate) spec: Option<Arc<AppSpec>>,
     pub(crate) findings: Vec<Diagnostic>,
@@ -252,30 +254,32 @@ fn read_text(
         match reader.blob(id, max) {
             Ok(bytes) => match String::from_utf8(bytes) {
                 Ok(text) if text.contains('\0') => {
-                    report.error(
+                    let before = text.split('\0').next().unwrap_or_default();
+                    let hint = Some("remove the character, or save the file as UTF-8".to_owned());
+                    let mut own = Report::new(report.path(), &text);
+                    own.error(
                         "E0109",
-                        Place::START,
+                        end_of(before),
                         "the file holds the character U+0000",
-                        None,
+                        hint,
                     );
+                    report.found.append(&mut own.found);
                 }
                 Ok(text) => return Ok(Ok(text)),
                 Err(error) => {
-                    let line = error.as_bytes()[..error.utf8_error().valid_up_to()]
-                        .split(|byte| *byte == b'\n')
-                        .count()
-                        - 1;
-                    let place = Place {
-                        line: u32::try_from(line + 1).unwrap_or(u32::MAX),
-                        ..Place::START
-                    };
+                    let good = error.utf8_error().valid_up_to();
+                    let before = String::from_utf8_lossy(&error.as_bytes()[..good]).into_owned();
+                    let shown = String::from_utf8_lossy(error.as_bytes()).into_owned();
                     let hint = Some("save it as UTF-8".to_owned());
-                    report.error("E0109", place, "the file is not UTF-8", hint);
+                    let mut own = Report::new(report.path(), &shown);
+                    own.error("E0109", end_of(&before), "the file is not UTF-8", hint);
+                    report.found.append(&mut own.found);
                 }
             },
             Err(ReadError::TooLarge { size }) => {
                 let message = format!("the file has {size} bytes; at most {max} are read");
-                report.error("E0109", Place::START, message, None);
+                let hint = Some("split it up".to_owned());
+                report.error("E0109", Place::START, message, hint);
             }
             Err(error) => return Err(error),
         }
@@ -284,6 +288,17 @@ fn read_text(
     Ok(Err(finding.unwrap_or_else(|| {
         unreachable!("each way here has a finding")
     })))
+}
+
+/// Where the character stands that comes after a text.
+fn end_of(text: &str) -> Place {
+    let last = text.rsplit('\n').next().unwrap_or_default();
+    let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+    Place {
+        line: number(text.matches('\n').count() + 1),
+        column: number(last.chars().count() + 1),
+        length: 1,
+    }
 }
 
 fn link(report: &mut Report<'_>) {
@@ -359,6 +374,7 @@ fn walk(
             found.apps.extend(below.apps.iter().cloned());
             found.findings.extend(below.findings.iter().cloned());
         }
+        beside_apps(&mut found, &entries, dir, depth);
     }
     let found = Arc::new(found);
     let remembered = Remembered {
@@ -369,6 +385,32 @@ fn walk(
         .folders
         .insert((id.clone(), dir.to_owned()), remembered);
     Ok(found)
+}
+
+/// Tells of links and submodules where apps lie, which would be taken for apps. Links with an
+/// ending are to files.
+fn beside_apps(found: &mut Found, entries: &[TreeEntry], dir: &str, depth: usize) {
+    let inside = |app: &LoadedApp| {
+        app.dir
+            .rsplit_once('/')
+            .is_some_and(|(above, _)| above == dir)
+    };
+    let of_apps = depth > 0 && found.apps.iter().any(inside);
+    if !of_apps && dir.rsplit('/').next() != Some("apps") {
+        return;
+    }
+    for entry in entries {
+        let Ok(name) = std::str::from_utf8(&entry.name) else {
+            continue;
+        };
+        let mut report = Report::new(join(dir, name), "");
+        match entry.kind {
+            EntryKind::Symlink if !name.contains('.') => link(&mut report),
+            EntryKind::Submodule => submodule(&mut report),
+            _ => {}
+        }
+        found.findings.append(&mut report.found);
+    }
 }
 
 /// Puts the apps together: names and domains must be free.
@@ -402,13 +444,24 @@ fn collect(found: &Found, loaded: &mut Loaded) {
             let wanted = app.spec.iter().flat_map(|spec| &spec.domains);
             for domain in wanted {
                 if let Some(other) = domains.insert(domain, name).filter(|other| *other != name) {
-                    loaded.diagnostics.push(domain_taken(app, domain, other));
+                    let finding = domain_taken(app, domain, other);
+                    let place = app.domains.get(domain.as_str()).cloned();
+                    loaded.diagnostics.push(at(finding, place));
                     valid = None;
                 }
             }
         }
         match valid {
             Some(spec) => {
+                let named = app.name.as_ref().map(|(_, place)| NamePlace {
+                    line: place.line,
+                    column: place.column,
+                    length: place.length,
+                    excerpt: app.name_line.clone(),
+                });
+                let names = &mut loaded.desired.names;
+                names.insert(spec.name.clone(), named.unwrap_or_default());
+                loaded.desired.domains.extend(app.domains.clone());
                 loaded.desired.apps.insert(spec.name.clone(), spec);
             }
             None => loaded.desired.invalid.push(InvalidApp {
@@ -444,6 +497,20 @@ fn taken(app: &LoadedApp, name: &AppName, first: &str) -> Diagnostic {
         message,
         Some("give one of them another name".to_owned()),
     )
+}
+
+/// A finding at another place of the same file.
+pub(crate) fn at(finding: Diagnostic, place: Option<NamePlace>) -> Diagnostic {
+    match place {
+        Some(place) => Diagnostic {
+            line: place.line,
+            column: place.column,
+            length: place.length,
+            excerpt: place.excerpt,
+            ..finding
+        },
+        None => finding,
+    }
 }
 
 fn domain_taken(app: &LoadedApp, domain: &str, other: &AppName) -> Diagnostic {

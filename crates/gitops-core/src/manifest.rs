@@ -3,7 +3,7 @@
 mod settings;
 mod triggers;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use picloud_shared::{
     AppName, LimitsPatch,
@@ -73,7 +73,7 @@ pub(crate) struct Placed<T> {
 pub(crate) struct AppManifest {
     pub(crate) name: Option<Placed<AppName>>,
     pub(crate) description: Option<String>,
-    pub(crate) domains: BTreeSet<String>,
+    pub(crate) domains: BTreeMap<String, Place>,
     pub(crate) env: Vec<(String, String)>,
     pub(crate) http_allow: Option<Vec<String>>,
     pub(crate) limits: LimitsPatch,
@@ -131,6 +131,11 @@ pub fn check_place(text: &str, position: usize) -> Option<(u32, u32, u32)> {
 pub(crate) fn app(text: &str, report: &mut Report<'_>) -> AppManifest {
     let mut app = AppManifest::default();
     let Some(root) = document(text, report, "app.yaml") else {
+        app.name = guessed_name(text);
+        report.app = app.name.as_ref().map(|name| name.value.clone());
+        for finding in &mut report.found {
+            finding.app.clone_from(&report.app);
+        }
         return app;
     };
     let entries = report.map(&root, "app.yaml", &APP_KEYS);
@@ -167,8 +172,31 @@ pub(crate) fn app(text: &str, report: &mut Report<'_>) -> AppManifest {
     app
 }
 
+/// The name that a manifest most likely has which is no YAML: the app is known by it, and stays as
+/// it is, wherever its folder is now.
+fn guessed_name(text: &str) -> Option<Placed<AppName>> {
+    let lines = text.lines().zip(1_u32..);
+    let mut named =
+        lines.filter_map(|(line, number)| Some((line, line.strip_prefix("name:")?, number)));
+    let (line, rest, number) = named.next()?;
+    let word = rest.split(" #").next().unwrap_or_default().trim();
+    let place = Place {
+        line: number,
+        column: u32::try_from(line.find(word)? + 1).ok()?,
+        length: u32::try_from(word.chars().count().max(1)).ok()?,
+    };
+    let value = word.trim_matches(['"', '\'']).parse().ok()?;
+    Some(Placed { value, place })
+}
+
 fn document(text: &str, report: &mut Report<'_>, what: &str) -> Option<Node> {
-    match yaml::parse(text) {
+    let mut problems = Vec::new();
+    let parsed = yaml::parse_on(text, &mut problems);
+    for problem in problems {
+        let hint = problem.hint.map(str::to_owned);
+        report.error(problem.code, problem.place, problem.message, hint);
+    }
+    match parsed {
         Ok(Some(root)) if !matches!(root.value, Yaml::Null) => Some(root),
         Ok(_) => {
             if what == "app.yaml" {
@@ -189,10 +217,15 @@ fn document(text: &str, report: &mut Report<'_>, what: &str) -> Option<Node> {
                     rest.trim_start().starts_with('/') && rest.contains('{')
                 })
             });
-            let hint = if braces {
-                Some("put a path with parameters in quotes: path: '/entries/{id}'")
-            } else {
-                error.hint
+            let at = line.and_then(|line| line.chars().nth(error.place.column as usize - 1));
+            let hint = match at {
+                _ if braces => Some("put a path with parameters in quotes: path: '/entries/{id}'"),
+                Some('*') => {
+                    Some("`*` begins an alias: put the value in quotes, like \"*/5 * * * *\"")
+                }
+                Some('@' | '`' | '%') => Some("put the value in quotes, like \"@daily\""),
+                Some('\t') => Some("indent with spaces"),
+                _ => error.hint,
             };
             report.error(
                 error.code,
@@ -233,15 +266,34 @@ fn name(node: &Node, report: &mut Report<'_>) -> Option<Placed<AppName>> {
                 "E0201",
                 node.place,
                 format!("an app's name {error}; this is `{text}`"),
-                None,
+                Some(label_like(text)),
             );
             None
         }
     }
 }
 
-fn domains(node: &Node, report: &mut Report<'_>) -> BTreeSet<String> {
-    let mut domains = BTreeSet::new();
+/// A DNS label that is like a text.
+fn label_like(text: &str) -> String {
+    let mut label = String::new();
+    for c in text.chars() {
+        match c.to_ascii_lowercase() {
+            c @ ('a'..='z' | '0'..='9') => label.push(c),
+            _ if label.ends_with('-') => {}
+            _ => label.push('-'),
+        }
+    }
+    label.truncate(63);
+    let label = label.trim_matches('-');
+    if label.is_empty() {
+        "write a name like `my-app`".to_owned()
+    } else {
+        format!("did you mean `{label}`?")
+    }
+}
+
+fn domains(node: &Node, report: &mut Report<'_>) -> BTreeMap<String, Place> {
+    let mut domains = BTreeMap::new();
     for item in report.list(node, "domains") {
         let Some(text) = report.text(item, "a domain") else {
             continue;
@@ -257,7 +309,7 @@ fn domains(node: &Node, report: &mut Report<'_>) -> BTreeSet<String> {
             );
             continue;
         };
-        if !domains.insert(host) {
+        if domains.insert(host, item.place).is_some() {
             report.error(
                 "E0105",
                 item.place,
@@ -269,9 +321,18 @@ fn domains(node: &Node, report: &mut Report<'_>) -> BTreeSet<String> {
     domains
 }
 
-/// A host name in lower case; names beyond ASCII are written in their `xn--` form.
+/// A host name in lower case, without a dot at its end; one beyond ASCII in its `xn--` form, as
+/// clients send it (UTS 46).
 pub(crate) fn host(text: &str) -> Option<String> {
-    let host = text.strip_suffix('.').unwrap_or(text).to_ascii_lowercase();
+    let named = if text.is_ascii() {
+        text.to_ascii_lowercase()
+    } else {
+        match url::Host::parse(text).ok()? {
+            url::Host::Domain(name) => name,
+            _ => return None,
+        }
+    };
+    let host = named.strip_suffix('.').unwrap_or(&named).to_owned();
     let label = |part: &str| {
         (1..=63).contains(&part.len())
             && part
@@ -328,8 +389,14 @@ fn text_at(node: &Node, what: &str, report: &mut Report<'_>) -> Option<Placed<St
 
 fn permissions(node: &Node, report: &mut Report<'_>) -> Option<Vec<String>> {
     let mut allow = None;
-    for (_, node) in report.map(node, "permissions", &["http"]) {
-        for (_, node) in report.map(node, "permissions.http", &["allow"]) {
+    let named = |name: &'static str| move |(key, _): &&(Key, Node)| key.name == name;
+    for (_, node) in report
+        .map(node, "permissions", &["http"])
+        .iter()
+        .filter(named("http"))
+    {
+        let entries = report.map(node, "permissions.http", &["allow"]);
+        for (_, node) in entries.iter().filter(named("allow")) {
             let mut hosts = Vec::new();
             for item in report.list(node, "permissions.http.allow") {
                 let Some(text) = report.text(item, "a host pattern") else {
@@ -484,7 +551,10 @@ fn read_auth(node: &Node, report: &mut Report<'_>) -> (RouteAuth, Option<Place>)
     }
     let (mut scheme, mut secret) = (None, None);
     let mut written = false;
-    for (_, node) in report.map(node, "auth", &["signature"]) {
+    for (key, node) in report.map(node, "auth", &["signature"]) {
+        if key.name != "signature" {
+            continue;
+        }
         written = true;
         for (key, node) in report.map(node, "auth.signature", &["scheme", "secret"]) {
             let Some(text) = report.text(node, &key.name) else {

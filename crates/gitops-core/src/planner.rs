@@ -7,7 +7,7 @@ use picloud_shared::{
     plan::{AppAction, AppPlan, DesiredState, LiveApp, LiveState},
 };
 
-use crate::diff;
+use crate::{diff, load};
 
 /// What applying a commit of `source` does to what is live. Planning again after applying yields
 /// an empty plan.
@@ -16,9 +16,22 @@ pub fn plan(source: SourceId, desired: &DesiredState, live: &LiveState, prune: b
         parent: live.version,
         ..Plan::default()
     };
+    let elsewhere = domains_elsewhere(source, live);
     for (name, spec) in &desired.apps {
+        let taken: Vec<_> = spec
+            .domains
+            .iter()
+            .filter_map(|domain| Some((domain, elsewhere.get(domain.as_str())?)))
+            .collect();
         match live.apps.get(name) {
-            Some(app) if app.source != source => plan.errors.push(foreign(spec)),
+            Some(app) if app.source != source => plan.errors.push(foreign(desired, spec)),
+            own if !taken.is_empty() => {
+                let errors = taken
+                    .iter()
+                    .map(|(domain, other)| domain_of(desired, spec, domain, other));
+                plan.errors.extend(errors);
+                plan.kept.extend(own.map(|_| name.clone()));
+            }
             Some(app) => {
                 if app.pinned_commit.is_some() {
                     plan.released.push(name.clone());
@@ -74,22 +87,53 @@ fn update(plan: &mut Plan, name: &AppName, live: Option<&LiveApp>, spec: &Arc<Ap
     plan.apps.insert(name.clone(), change);
 }
 
-fn foreign(spec: &AppSpec) -> Diagnostic {
+/// The domains that apps of other sources have.
+fn domains_elsewhere(source: SourceId, live: &LiveState) -> BTreeMap<&str, &AppName> {
+    let others = live.apps.iter().filter(|(_, app)| app.source != source);
+    let domains = others.flat_map(|(name, app)| {
+        let domains = app.spec.domains.iter();
+        domains.map(move |domain| (domain.as_str(), name))
+    });
+    domains.collect()
+}
+
+fn foreign(desired: &DesiredState, spec: &AppSpec) -> Diagnostic {
+    Diagnostic {
+        code: "E0211".to_owned(),
+        message: format!("the app `{}` belongs to another source", spec.name),
+        hint: Some("give it another name, or remove it there first".to_owned()),
+        ..at_name(desired, spec)
+    }
+}
+
+fn domain_of(desired: &DesiredState, spec: &AppSpec, domain: &str, other: &AppName) -> Diagnostic {
+    let finding = Diagnostic {
+        code: "E0215".to_owned(),
+        message: format!("the domain `{domain}` is taken by the app `{other}` of another source"),
+        hint: Some("a domain serves one app: remove it there first".to_owned()),
+        ..at_name(desired, spec)
+    };
+    load::at(finding, desired.domains.get(domain).cloned())
+}
+
+/// A finding of an app, at its name.
+fn at_name(desired: &DesiredState, spec: &AppSpec) -> Diagnostic {
     let dir = &spec.dir;
+    let place = desired.names.get(&spec.name).cloned().unwrap_or_default();
     Diagnostic {
         path: if dir.is_empty() {
             "app.yaml".to_owned()
         } else {
             format!("{dir}/app.yaml")
         },
-        line: 1,
-        column: 1,
-        length: 1,
+        line: place.line.max(1),
+        column: place.column.max(1),
+        length: place.length.max(1),
         severity: Severity::Error,
-        code: "E0211".to_owned(),
-        message: format!("the app `{}` belongs to another source", spec.name),
-        hint: Some("give it another name, or remove it there first".to_owned()),
-        excerpt: None,
+        code: String::new(),
+        message: String::new(),
+        hint: None,
+        excerpt: place.excerpt,
         app: Some(spec.name.clone()),
     }
 }

@@ -1,14 +1,16 @@
 //! YAML with places: a tree of nodes, each of which knows where it stands, within bounds that hold
 //! for any document.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use saphyr_parser::{Event, Parser, ScalarStyle, Span};
 
 /// Levels of nesting.
 const MAX_DEPTH: usize = 64;
-/// Nodes, with aliases expanded.
-const MAX_NODES: usize = 10_000;
+/// Nodes that aliases expand to, all together.
+const MAX_EXPANDED: usize = 10_000;
+/// Nodes, with aliases expanded: several times what fits into a manifest that anybody wrote.
+const MAX_NODES: usize = 100_000;
 
 /// Where something stands: from 1, in characters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,10 +97,25 @@ pub(crate) struct YamlError {
 
 /// Reads one document. `Ok(None)`: it is empty.
 pub(crate) fn parse(text: &str) -> Result<Option<Node>, YamlError> {
+    let mut problems = Vec::new();
+    let document = parse_on(text, &mut problems)?;
+    match problems.into_iter().next() {
+        Some(problem) => Err(problem),
+        None => Ok(document),
+    }
+}
+
+/// As [`parse`], but goes on behind what is wrong with single entries, which are left out.
+pub(crate) fn parse_on(
+    text: &str,
+    problems: &mut Vec<YamlError>,
+) -> Result<Option<Node>, YamlError> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut builder = Builder {
         anchors: BTreeMap::new(),
         nodes: 0,
+        expanded: 0,
+        problems,
         characters: text.chars().collect(),
         events: Parser::new_from_str(text),
     };
@@ -121,14 +138,17 @@ pub(crate) fn parse(text: &str) -> Result<Option<Node>, YamlError> {
     }
 }
 
-struct Builder<'a> {
+struct Builder<'a, 'p> {
     anchors: BTreeMap<usize, Node>,
     nodes: usize,
+    expanded: usize,
+    /// What is wrong with entries that are left out.
+    problems: &'p mut Vec<YamlError>,
     characters: Vec<char>,
     events: Parser<'a, saphyr_parser::StrInput<'a>>,
 }
 
-impl Builder<'_> {
+impl Builder<'_, '_> {
     fn next(&mut self) -> Result<(Event<'static>, At), YamlError> {
         match self.events.next() {
             Some(Ok((event, span))) => Ok((owned(event), At::new(&span))),
@@ -146,15 +166,29 @@ impl Builder<'_> {
         }
     }
 
-    fn count(&mut self, nodes: usize, place: Place) -> Result<(), YamlError> {
-        self.nodes = self.nodes.saturating_add(nodes);
+    fn count(&mut self, place: Place) -> Result<(), YamlError> {
+        self.nodes += 1;
         if self.nodes <= MAX_NODES {
             return Ok(());
         }
         Err(YamlError {
             code: "E0106",
             place,
-            message: format!("the file has more than {MAX_NODES} nodes with its aliases expanded"),
+            message: format!("the file has more than {MAX_NODES} nodes"),
+            hint: None,
+        })
+    }
+
+    /// Counts what an alias stands for.
+    fn expand(&mut self, nodes: usize, place: Place) -> Result<(), YamlError> {
+        self.expanded = self.expanded.saturating_add(nodes);
+        if self.expanded <= MAX_EXPANDED {
+            return Ok(());
+        }
+        Err(YamlError {
+            code: "E0106",
+            place,
+            message: format!("the aliases of the file expand to more than {MAX_EXPANDED} nodes"),
             hint: Some("an alias (`*name`) counts as much as what it stands for"),
         })
     }
@@ -169,7 +203,7 @@ impl Builder<'_> {
                 hint: None,
             });
         }
-        self.count(1, place)?;
+        self.count(place)?;
         let mut to = extent.to;
         let (anchor, value) = match event {
             Event::Scalar(text, style, anchor, tag) => {
@@ -196,7 +230,7 @@ impl Builder<'_> {
                         hint: None,
                     });
                 };
-                self.count(size(&target), place)?;
+                self.expand(size(&target), place)?;
                 return Ok(Node {
                     value: target.value,
                     place,
@@ -254,6 +288,7 @@ impl Builder<'_> {
     /// The entries, and where they end.
     fn map(&mut self, depth: usize) -> Result<(Yaml, usize), YamlError> {
         let mut entries: Vec<(Key, Node)> = Vec::new();
+        let mut lines: HashMap<String, u32> = HashMap::new();
         loop {
             let (event, at) = self.next()?;
             if matches!(event, Event::MappingEnd) {
@@ -266,15 +301,16 @@ impl Builder<'_> {
             let key = self.node(event, at, depth + 1)?;
             let extent = key.extent;
             let name = match key.value {
-                Yaml::Text(text) | Yaml::Number(text) => text,
-                Yaml::Bool(value) => value.to_string(),
+                Yaml::Text(text) | Yaml::Number(text) => Some(text),
+                Yaml::Bool(value) => Some(value.to_string()),
                 other => {
-                    return Err(YamlError {
+                    self.problems.push(YamlError {
                         code: "E0103",
                         place,
                         message: format!("a key must be text; this is {}", other.what()),
-                        hint: None,
+                        hint: Some("write a word before the colon"),
                     });
+                    None
                 }
             };
             let (event, at) = self.next()?;
@@ -286,17 +322,19 @@ impl Builder<'_> {
                     to: extent.to,
                 };
             }
-            if let Some((first, _)) = entries.iter().find(|(key, _)| key.name == name) {
-                return Err(YamlError {
+            let Some(name) = name else {
+                continue;
+            };
+            if let Some(first) = lines.get(&name) {
+                self.problems.push(YamlError {
                     code: "E0105",
                     place,
-                    message: format!(
-                        "the key `{name}` stands twice; first in line {}",
-                        first.place.line
-                    ),
+                    message: format!("the key `{name}` stands twice; first in line {first}"),
                     hint: Some("keep one of them"),
                 });
+                continue;
             }
+            lines.insert(name.clone(), place.line);
             let key = Key {
                 name,
                 place,
@@ -470,6 +508,10 @@ mod tests {
             bomb.push_str(&format!("a{level}: &a{level} [{aliases}]\n"));
         }
         assert_eq!(parse(&bomb).expect_err("too many").code, "E0106");
+        // What is written out is as large as it looks.
+        let entry = |at: usize| format!("K{at}: value\n");
+        let long: String = (0..12_000).map(entry).collect();
+        assert!(parse(&long).is_ok());
         let deep = "[".repeat(100) + &"]".repeat(100);
         assert_eq!(parse(&deep).expect_err("too deep").code, "E0106");
     }

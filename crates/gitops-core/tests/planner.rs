@@ -85,7 +85,7 @@ fn state() -> impl Strategy<Value = DesiredState> {
                 .into_iter()
                 .map(|spec| (spec.name.clone(), spec))
                 .collect(),
-            invalid: Vec::new(),
+            ..DesiredState::default()
         })
 }
 

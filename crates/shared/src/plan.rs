@@ -63,6 +63,23 @@ pub struct DesiredState {
     pub apps: BTreeMap<AppName, Arc<AppSpec>>,
     /// Apps that have errors: known by folder, and by name where the name could be read.
     pub invalid: Vec<InvalidApp>,
+    /// Where the names of the valid apps stand, for what is said of them later.
+    pub names: BTreeMap<AppName, NamePlace>,
+    /// Where their domains stand.
+    pub domains: BTreeMap<String, NamePlace>,
+}
+
+/// Where an app's name or domain stands in its manifest.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct NamePlace {
+    /// From 1.
+    pub line: u32,
+    /// From 1, in characters.
+    pub column: u32,
+    /// Characters.
+    pub length: u32,
+    /// The line.
+    pub excerpt: Option<String>,
 }
 
 /// An app whose declaration has errors.

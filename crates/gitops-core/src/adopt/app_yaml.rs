@@ -247,7 +247,7 @@ impl Before<'_> {
     }
 
     fn domains(&self, live: &AppSpec) -> Change {
-        if self.manifest.domains == live.domains {
+        if self.manifest.domains.keys().eq(&live.domains) {
             return Change::Keep;
         }
         texts(self.items("domains"), &live.domains, manifest::host)

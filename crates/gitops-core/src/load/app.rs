@@ -8,6 +8,7 @@ use std::{
 use picloud_shared::{
     AppSpec, BlobId, Limits, LimitsPatch, ScriptPath, Severity, TriggerName,
     app::{RouteAuth, RouteSpec, ScriptKind, ScriptSpec, StaticFile, TriggerSpec},
+    plan::NamePlace,
     script::{ScriptProblemKind, ScriptReport},
 };
 
@@ -113,11 +114,16 @@ pub(super) fn read(
         line: text.lines().nth(app.place.line as usize - 1).map(excerpt),
     });
     let depends_on = depends_on.collect();
+    let domains = manifest.domains.iter().map(|(domain, place)| {
+        let line = text.lines().nth(place.line as usize - 1).map(excerpt);
+        (domain.clone(), named(*place, line))
+    });
+    let domains = domains.collect();
     let valid = !findings.iter().any(picloud_shared::Diagnostic::is_error);
     let spec = manifest.name.clone().filter(|_| valid).map(|name| {
         let mut spec = AppSpec::empty(name.value, folder.dir);
         spec.description = manifest.description;
-        spec.domains = manifest.domains;
+        spec.domains = manifest.domains.into_keys().collect();
         spec.env = manifest.env.into_iter().collect();
         spec.http_allow = manifest.http_allow;
         spec.limits = merged(&defaults.default_limits, &manifest.limits);
@@ -142,6 +148,7 @@ pub(super) fn read(
         dir: folder.dir.to_owned(),
         name,
         name_line,
+        domains,
         spec,
         findings,
         depends_on,
@@ -153,9 +160,19 @@ fn unreadable(folder: &Folder<'_>, finding: picloud_shared::Diagnostic) -> Loade
         dir: folder.dir.to_owned(),
         name: None,
         name_line: None,
+        domains: BTreeMap::new(),
         spec: None,
         findings: vec![finding],
         depends_on: Vec::new(),
+    }
+}
+
+fn named(place: Place, excerpt: Option<String>) -> NamePlace {
+    NamePlace {
+        line: place.line,
+        column: place.column,
+        length: place.length,
+        excerpt,
     }
 }
 
@@ -369,18 +386,27 @@ impl Files {
         Ok(())
     }
 
-    /// Apps do not nest: an `app.yaml` one level below is most likely a mistake of layout.
+    /// Apps do not nest: an `app.yaml` in a folder of an app is most likely a mistake of layout.
     fn find_nested(&mut self, folder: &Folder<'_>, report: &Report<'_>) -> Result<(), ReadError> {
-        for entry in folder
-            .entries
-            .iter()
-            .filter(|entry| entry.kind == EntryKind::Tree)
-        {
-            let below = folder.reader.tree(&entry.id)?;
-            if below.iter().any(|entry| entry.name == b"app.yaml") {
-                let name = String::from_utf8_lossy(&entry.name).into_owned();
-                let path = format!("{}/app.yaml", join(folder.dir, &name));
-                self.finding(&path, report, |own| {
+        let mut waiting: Vec<(String, BlobId, usize)> = Vec::new();
+        let below = |dir: &str, entries: &[TreeEntry], depth: usize| {
+            let folders = entries.iter().filter(|entry| entry.kind == EntryKind::Tree);
+            let named = folders.filter_map(|entry| {
+                let name = std::str::from_utf8(&entry.name).ok()?;
+                Some((join(dir, name), entry.id.clone(), depth + 1))
+            });
+            named.collect::<Vec<_>>()
+        };
+        waiting.extend(below(folder.dir, folder.entries, 0));
+        let mut looked = 0;
+        while let Some((dir, id, depth)) = waiting.pop() {
+            looked += 1;
+            if looked > MAX_FILES {
+                break;
+            }
+            let entries = folder.reader.tree(&id)?;
+            if entries.iter().any(|entry| entry.name == b"app.yaml") {
+                self.finding(&join(&dir, "app.yaml"), report, |own| {
                     let hint = Some("move one of the two folders".to_owned());
                     own.error(
                         "E0203",
@@ -389,6 +415,8 @@ impl Files {
                         hint,
                     );
                 });
+            } else if depth < MAX_DEPTH {
+                waiting.extend(below(&dir, &entries, depth));
             }
         }
         Ok(())
@@ -423,7 +451,7 @@ fn read_static(
     }
     let mut entries = folder.entries.to_vec();
     let mut entry = None;
-    for part in name.split('/') {
+    for (passed, part) in name.split('/').enumerate() {
         let next = entries
             .iter()
             .find(|entry| entry.name == part.as_bytes())
@@ -441,6 +469,18 @@ fn read_static(
             );
             return Ok(found);
         };
+        if matches!(next.kind, EntryKind::Symlink | EntryKind::Submodule) {
+            let at = name.split_inclusive('/');
+            let at: String = at.take(passed + 1).collect();
+            files.finding(&join(folder.dir, at.trim_end_matches('/')), report, |own| {
+                if next.kind == EntryKind::Symlink {
+                    link(own);
+                } else {
+                    submodule(own);
+                }
+            });
+            return Ok(found);
+        }
         entries = if next.kind == EntryKind::Tree {
             folder.reader.tree(&next.id)?
         } else {

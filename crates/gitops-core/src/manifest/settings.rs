@@ -126,7 +126,8 @@ pub(crate) fn settings(text: &str, report: &mut Report<'_>) -> SourceSettings {
         match key.name.as_str() {
             "sync" => sync(node, report, &mut settings),
             "defaults" => {
-                for (_, node) in report.map(node, "defaults", &["limits"]) {
+                let entries = report.map(node, "defaults", &["limits"]);
+                for (_, node) in entries.iter().filter(|(key, _)| key.name == "limits") {
                     settings.default_limits = limits(node, report);
                 }
             }

@@ -1,6 +1,9 @@
 //! What a deployer knows of the database: good for as long as the live version is the same.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use picloud_gitops_core::{Loaded, drift};
 use picloud_shared::{
@@ -61,12 +64,18 @@ impl Known {
 
     /// How a commit changes what is desired.
     pub(super) fn change(&self, loaded: &Loaded, plan: &Plan) -> DesiredChange {
+        let refused: BTreeSet<&AppName> = plan
+            .errors
+            .iter()
+            .filter_map(|finding| finding.app.as_ref())
+            .collect();
         let own = |name: &AppName| {
             let app = self.live.apps.get(name);
             app.is_none_or(|app| app.source == self.source)
         };
         let put = loaded.desired.apps.iter().filter(|(name, spec)| {
             own(name)
+                && !refused.contains(name)
                 && self
                     .desired
                     .get(*name)

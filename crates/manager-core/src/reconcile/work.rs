@@ -506,8 +506,12 @@ fn status(errors: &[Diagnostic], loaded: &Loaded, plan: &Plan) -> DeploymentStat
                     && finding.app.is_none()
                     && loaded.desired.apps.is_empty())
     });
-    let foreign = plan.errors.len();
-    if of_source || loaded.desired.apps.len() == foreign {
+    let refused: BTreeSet<&AppName> = plan
+        .errors
+        .iter()
+        .filter_map(|finding| finding.app.as_ref())
+        .collect();
+    if of_source || loaded.desired.apps.len() == refused.len() {
         DeploymentStatus::Failed
     } else {
         DeploymentStatus::Partial
