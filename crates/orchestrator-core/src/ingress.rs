@@ -20,7 +20,7 @@ use std::{
 use axum::body::Body;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::Either;
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use picloud_shared::{Clock, Executor, Peer, deployment::DeploymentStatus, invocation::Cancel};
 use picloud_store::Store;
 use tower::Service;
@@ -80,6 +80,8 @@ pub(crate) struct Client {
     pub(crate) peer: SocketAddr,
     /// Says when it has hung up.
     pub(crate) cancel: Cancel,
+    /// Whether a request was refused whose body may not have been read.
+    pub(crate) unread: AtomicBool,
 }
 
 /// The front of a node.
@@ -120,7 +122,12 @@ impl Ingress {
     ) -> Response<AnyBody> {
         let trusted = &self.options.trusted_proxies;
         forwarded::settle(request.headers_mut(), client.peer, trusted);
+        name_host(&mut request);
+        let has_body = !request.body().is_end_stream();
         let response = self.answer_place(request, client).await;
+        if has_body && response.status().as_u16() >= 400 {
+            client.unread.store(true, Relaxed);
+        }
         self.counters.answered(response.status());
         response
     }
@@ -310,6 +317,19 @@ impl Ingress {
             .rev()
             .find(|hop| !self.options.trusted_proxies.contains(*hop));
         outside.copied().unwrap_or(peer)
+    }
+}
+
+/// HTTP/2 says in `:authority` what scripts and the platform look for in `Host` (RFC 9113, section
+/// 8.3.1).
+fn name_host(request: &mut Request<Incoming>) {
+    if request.headers().contains_key(header::HOST) {
+        return;
+    }
+    let named = request.uri().authority();
+    let named = named.and_then(|host| HeaderValue::from_str(host.as_str()).ok());
+    if let Some(named) = named {
+        request.headers_mut().insert(header::HOST, named);
     }
 }
 

@@ -2,8 +2,12 @@
 
 use std::{
     convert::Infallible,
+    net::Shutdown,
     os::fd::AsFd,
-    sync::{Arc, atomic::Ordering::Relaxed},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -13,6 +17,7 @@ use hyper_util::{
     server::{conn::auto, graceful::GracefulShutdown},
 };
 use tokio::{
+    io::AsyncReadExt,
     net::{TcpListener, TcpStream},
     sync::watch,
 };
@@ -27,6 +32,9 @@ const HEADER_TIME: Duration = Duration::from_secs(30);
 const MAX_CONNECTIONS: u32 = 10_000;
 /// How long requests may go on after the end was asked for.
 const DRAIN: Duration = Duration::from_secs(10);
+/// How long a client that was refused may go on sending, and how much.
+const LINGER: Duration = Duration::from_secs(5);
+const LINGER_BYTES: usize = 64 << 20;
 /// How long those have that were cut off after it.
 const CUT_OFF: Duration = Duration::from_secs(1);
 
@@ -38,8 +46,7 @@ pub async fn serve(listener: TcpListener, ingress: Arc<Ingress>, mut stop: watch
         .http1()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIME)
-        .max_buf_size(64 << 10)
-        .pipeline_flush(true);
+        .max_buf_size(64 << 10);
     builder
         .http2()
         .timer(TokioTimer::new())
@@ -86,14 +93,19 @@ fn hung_up(stream: &std::net::TcpStream) -> bool {
     }
 }
 
+/// A second descriptor of a connection: hyper has the first, and this can be looked at meanwhile.
+type Beside = Option<Arc<std::net::TcpStream>>;
+
+fn beside(stream: &TcpStream) -> Beside {
+    let stream = stream.as_fd().try_clone_to_owned().ok()?;
+    Some(Arc::new(std::net::TcpStream::from(stream)))
+}
+
 /// Says to the runs of a connection when nobody waits for them any more.
-fn cancel(stream: &TcpStream, ingress: &Arc<Ingress>) -> Cancel {
-    // Hyper has the stream; a second descriptor of it can be looked at meanwhile.
-    let stream = stream.as_fd().try_clone_to_owned();
-    let stream = stream.map(std::net::TcpStream::from).ok();
+fn cancel(stream: Beside, ingress: &Arc<Ingress>) -> Cancel {
     let ingress = Arc::downgrade(ingress);
     Cancel::when(move || {
-        stream.as_ref().is_some_and(hung_up)
+        stream.as_deref().is_some_and(hung_up)
             || ingress
                 .upgrade()
                 .is_none_or(|ingress| ingress.cut_off.load(Relaxed))
@@ -110,12 +122,14 @@ fn connection(
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "TCP_NODELAY could not be set");
     }
+    let beside = beside(&stream);
+    let client = Arc::new(Client {
+        peer,
+        cancel: cancel(beside.clone(), ingress),
+        unread: AtomicBool::new(false),
+    });
     let service = {
-        let client = Arc::new(Client {
-            peer,
-            cancel: cancel(&stream, ingress),
-        });
-        let ingress = Arc::clone(ingress);
+        let (ingress, client) = (Arc::clone(ingress), Arc::clone(&client));
         service_fn(move |request| {
             let (ingress, client) = (Arc::clone(&ingress), Arc::clone(&client));
             async move { Ok::<_, Infallible>(ingress.answer(request, &client).await) }
@@ -127,9 +141,37 @@ fn connection(
     let watched = graceful.watch(connection);
     let ingress = Arc::clone(ingress);
     tokio::spawn(async move {
-        if let Err(error) = watched.await {
+        let ended = watched.await;
+        if let Err(error) = &ended {
             tracing::debug!(%peer, %error, "a connection ended with an error");
+        }
+        if let Some(stream) = beside
+            && (ended.is_err() || client.unread.load(Relaxed))
+        {
+            linger(&stream).await;
         }
         ingress.connections.fetch_sub(1, Relaxed);
     });
+}
+
+/// Takes what a client still sends after its last answer, until it hangs up. A connection that is
+/// closed with something unread in it is reset, and the client may lose the answer with it (RFC
+/// 9112, section 9.6).
+async fn linger(stream: &std::net::TcpStream) {
+    if hung_up(stream) || stream.shutdown(Shutdown::Write).is_err() {
+        return;
+    }
+    let Ok(mut stream) = stream.try_clone().and_then(TcpStream::from_std) else {
+        return;
+    };
+    let rest = async {
+        let (mut part, mut left) = (vec![0; 16 << 10], LINGER_BYTES);
+        while let Ok(read @ 1..) = stream.read(&mut part).await
+            && left > read
+        {
+            left -= read;
+        }
+    };
+    // Who takes longer, or sends more, may lose it.
+    let _ = tokio::time::timeout(LINGER, rest).await;
 }

@@ -26,6 +26,7 @@ mod previews;
 mod pulls;
 mod push;
 mod push_storm;
+mod refusals;
 mod sdk;
 mod sdk_contract;
 mod sdk_edges;
