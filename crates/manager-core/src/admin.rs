@@ -40,7 +40,7 @@ use axum::{
     http::StatusCode,
 };
 use chrono::{DateTime, Utc};
-use picloud_shared::{Clock, executor::DirectRuns, plan::LiveVersion};
+use picloud_shared::{AppSpec, Clock, Redactor, executor::DirectRuns, plan::LiveVersion};
 use picloud_store::Store;
 use serde::Deserialize;
 use tokio::sync::{Mutex, Semaphore, watch};
@@ -87,6 +87,8 @@ pub struct AdminState {
     pub version: &'static str,
     /// What secrets are sealed to.
     pub recipient: String,
+    /// What takes an app's secrets out of what is shown.
+    pub secrets: Arc<dyn Fn(&AppSpec) -> Redactor + Send + Sync>,
     /// Who people sign in by without a key, if by anybody.
     pub oidc: Option<Arc<Oidc>>,
     /// Whether an app owns a host name.

@@ -91,7 +91,7 @@ impl Direct {
             Ok(Answer::Http(_)) => (None, None),
             Err(error) => (None, Some(*error)),
         };
-        let record = RunRecord {
+        let mut record = RunRecord {
             id: run,
             app_id: app.snapshot.id,
             app: call.app,
@@ -113,6 +113,7 @@ impl Direct {
             cause: None,
             input,
         };
+        self.recorder.clean(&app.snapshot, &mut record);
         self.recorder.record(record.clone());
         Ok(DirectAnswer { record, answer })
     }

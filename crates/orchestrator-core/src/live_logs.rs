@@ -121,9 +121,7 @@ fn clean(line: &mut Line, known: &mut HashMap<AppId, (i64, Redactor)>, secrets_o
     if secrets.is_empty() {
         return;
     }
-    if let std::borrow::Cow::Owned(clean) = secrets.text(&line.line.message) {
-        line.line.message = clean;
-    }
+    secrets.replace(&mut line.line.message);
     if let Some(fields) = &mut line.line.fields {
         secrets.json(fields);
     }
@@ -214,10 +212,12 @@ mod tests {
     #[tokio::test]
     async fn lines_are_told_in_their_order_without_secrets_and_never_waited_for() {
         let heard = Arc::new(Heard::default());
+        let nobodys: SecretsOf = Arc::new(|_| Redactor::default());
         let (recorder, _pending) = Recorder::new(
             RecorderOptions::default(),
             Arc::new(SystemClock),
             Arc::clone(&heard) as _,
+            nobodys,
         );
         let (tap, tapped) = LogTap::new(&recorder);
         let (one, two) = (caller(1), caller(2));

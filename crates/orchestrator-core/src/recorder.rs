@@ -19,7 +19,7 @@ use picloud_store::{
 };
 use tokio::sync::{Notify, broadcast, mpsc};
 
-use crate::{holder::SnapshotHolder, stats::AppStats};
+use crate::{holder::SnapshotHolder, live_logs::SecretsOf, stats::AppStats};
 
 /// Records that wait for the database, at the most.
 const CHANNEL: usize = 8_192;
@@ -61,6 +61,7 @@ pub struct Recorder {
     pub(crate) passed_over: Arc<AtomicU64>,
     clock: Arc<dyn Clock>,
     pub(crate) events: Arc<dyn EventSink>,
+    secrets_of: SecretsOf,
 }
 
 /// The other end: what has to be written.
@@ -69,11 +70,13 @@ pub struct Pending {
 }
 
 impl Recorder {
-    /// A recorder, and what [`Recorder::run`] takes. Runs whose records are kept are told as events.
+    /// A recorder, and what [`Recorder::run`] takes. Runs whose records are kept are told as events,
+    /// without their apps' secrets.
     pub fn new(
         options: RecorderOptions,
         clock: Arc<dyn Clock>,
         events: Arc<dyn EventSink>,
+        secrets_of: SecretsOf,
     ) -> (Arc<Self>, Pending) {
         let (sender, receiver) = mpsc::channel(CHANNEL);
         let recorder = Self {
@@ -86,6 +89,7 @@ impl Recorder {
             passed_over: Arc::default(),
             clock,
             events,
+            secrets_of,
         };
         (Arc::new(recorder), Pending { records: receiver })
     }
@@ -93,6 +97,14 @@ impl Recorder {
     /// Records of runs that did not end well, as they come.
     pub fn failures(&self) -> broadcast::Receiver<Arc<RunRecord>> {
         self.failures.subscribe()
+    }
+
+    /// Takes the app's secrets out of a record: also those that the run was never given, since what
+    /// one run writes another reads.
+    pub(crate) fn clean(&self, app: &AppSnapshot, record: &mut RunRecord) {
+        if !app.spec.secrets.is_empty() {
+            record.redact(&(self.secrets_of)(app).for_strangers());
+        }
     }
 
     /// Counts a run; tells whether a record of it is wanted.

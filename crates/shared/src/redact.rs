@@ -17,6 +17,8 @@ pub const REDACTED: &str = "[redacted]";
 
 /// Characters of a form below which it would stand in ordinary text, too.
 const MIN_FORM: usize = 6;
+/// The same for secrets that a run was not given.
+const MIN_STRANGE: usize = 4;
 const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')
     .remove(b'.')
@@ -80,6 +82,14 @@ impl Redactor {
         self.forms.dedup();
     }
 
+    /// The same for what was never near the secrets, by all that is known: without those so short
+    /// that they stand in ordinary text, too.
+    #[must_use]
+    pub fn for_strangers(mut self) -> Self {
+        self.forms.retain(|form| form.len() >= MIN_STRANGE);
+        self
+    }
+
     /// Whether it knows no secret.
     pub fn is_empty(&self) -> bool {
         self.forms.is_empty()
@@ -96,17 +106,20 @@ impl Redactor {
         out
     }
 
+    /// Takes the secrets out of a text.
+    pub fn replace(&self, text: &mut String) {
+        if let Cow::Owned(clean) = self.text(text) {
+            *text = clean;
+        }
+    }
+
     /// The value with none of the secrets in any text or key of it.
     pub fn json(&self, value: &mut Value) {
         if self.is_empty() {
             return;
         }
         match value {
-            Value::String(text) => {
-                if let Cow::Owned(clean) = self.text(text) {
-                    *text = clean;
-                }
-            }
+            Value::String(text) => self.replace(text),
             Value::Array(items) => items.iter_mut().for_each(|item| self.json(item)),
             Value::Object(fields) => {
                 let old = std::mem::take(fields);

@@ -7,6 +7,7 @@ use serde_json::Value;
 use crate::{
     ids::{AppId, RunId},
     names::{AppName, CommitId, ScriptPath, TriggerName},
+    redact::Redactor,
 };
 
 /// How a run ended.
@@ -260,4 +261,23 @@ pub struct RunRecord {
     pub cause: Option<RunId>,
     /// The request (method, path, status) or the event, as JSON.
     pub input: Value,
+}
+
+impl RunRecord {
+    /// Takes secrets out of all that is shown of it.
+    pub fn redact(&mut self, secrets: &Redactor) {
+        if secrets.is_empty() {
+            return;
+        }
+        secrets.json(&mut self.input);
+        for line in &mut self.logs {
+            secrets.replace(&mut line.message);
+            if let Some(fields) = &mut line.fields {
+                secrets.json(fields);
+            }
+        }
+        if let Some(error) = &mut self.error {
+            secrets.replace(&mut error.message);
+        }
+    }
 }

@@ -1,5 +1,7 @@
 //! Dead letters: seen, put back, discarded.
 
+use std::collections::HashMap;
+
 use axum::{
     Json,
     body::Bytes,
@@ -7,7 +9,7 @@ use axum::{
     http::StatusCode,
 };
 use chrono::SecondsFormat;
-use picloud_shared::{AppName, EventId};
+use picloud_shared::{AppName, EventId, Redactor};
 use picloud_store::dead_letters::{DeadLetter, DeadLetterFilter};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -82,8 +84,29 @@ pub(super) async fn list(
         return Ok(none());
     };
     let filter = filter.parse(app)?;
-    let found = state.store.dead_letters(&filter, &query).await?;
+    let mut found = state.store.dead_letters(&filter, &query).await?;
+    clean(&state, &mut found.items).await?;
     Ok(page(&found, show))
+}
+
+/// Takes secrets out of what is shown; what is put back has them.
+async fn clean(state: &AdminState, letters: &mut [DeadLetter]) -> Answer<()> {
+    let live = state.kept.live.get(&state.store).await?;
+    let mut known: HashMap<String, Redactor> = HashMap::new();
+    for letter in letters {
+        let app = live.apps.get(letter.app.as_str());
+        let secrets = known.entry(letter.app.clone()).or_insert_with(|| {
+            app.map(|app| (state.secrets)(&app.spec))
+                .unwrap_or_default()
+        });
+        for shown in [&mut letter.event, &mut letter.errors, &mut letter.chain] {
+            secrets.json(shown);
+        }
+        if let Some(error) = &mut letter.last_error {
+            secrets.json(error);
+        }
+    }
+    Ok(())
 }
 
 /// Those that a body's filter names; an empty one names all that the caller may touch.
@@ -143,7 +166,9 @@ pub(super) async fn show_one(
     caller: Authorized<DeadLetterView>,
     Path(id): Path<String>,
 ) -> Answer {
-    Ok(Json(show(&find(&state, &id, caller.only()).await?)))
+    let mut letter = [find(&state, &id, caller.only()).await?];
+    clean(&state, &mut letter).await?;
+    Ok(Json(show(&letter[0])))
 }
 
 pub(super) async fn redrive(

@@ -102,7 +102,8 @@ impl Dispatcher {
             Err(error) if is_permanent(error.kind) => Next::Dead,
             Err(_) => after_failure(&event, self.clock.now(), run),
         };
-        let record = record(&event, &snapshot, commit, run, started, duration, outcome);
+        let mut record = record(&event, &snapshot, commit, run, started, duration, outcome);
+        self.recorder.clean(&snapshot, &mut record);
         Attempt::Ended(Box::new(Finished {
             event,
             record: Some(record),

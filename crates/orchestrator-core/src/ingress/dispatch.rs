@@ -324,7 +324,7 @@ impl Ingress {
         let elapsed = chrono::TimeDelta::from_std(duration).unwrap_or_default();
         let mut input = request_record::write(asked, Some(answered));
         outcome.secrets.json(&mut input);
-        RunRecord {
+        let mut record = RunRecord {
             id: run,
             app_id: app.snapshot.id,
             app: app.snapshot.spec.name.clone(),
@@ -349,7 +349,9 @@ impl Ingress {
             dropped_logs: outcome.dropped_logs,
             cause: None,
             input,
-        }
+        };
+        self.options.recorder.clean(&app.snapshot, &mut record);
+        record
     }
 }
 

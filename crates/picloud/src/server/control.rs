@@ -101,6 +101,7 @@ impl Server {
             },
             version: env!("CARGO_PKG_VERSION"),
             recipient: node.keys.recipient(),
+            secrets: node.secrets_in(),
             owns_domain: {
                 let holder = Arc::clone(&node.holder);
                 let below = format!(".{}", config.base_domain);

@@ -11,7 +11,9 @@ use picloud_orchestrator_core::{
     SecretsOf, SnapshotHolder, Tapped,
 };
 use picloud_services::{AddressGuard, HttpOutcomes, SecretKeys, SecretsServiceImpl};
-use picloud_shared::{Clock, EventSink, Executor, Redactor, SystemClock, executor::FormerApps};
+use picloud_shared::{
+    AppSpec, Clock, EventSink, Executor, Redactor, SystemClock, executor::FormerApps,
+};
 use picloud_store::Store;
 use tokio::sync::{broadcast, mpsc, watch};
 
@@ -74,6 +76,7 @@ impl Node {
             },
             Arc::clone(&clock),
             Arc::clone(&events) as Arc<dyn EventSink>,
+            secrets_of(&secrets),
         );
         let (tap, tapped) = LogTap::new(&recorder);
         services.live_logs = Some(Arc::clone(&tap) as _);
@@ -102,17 +105,13 @@ impl Node {
 
     /// What takes an app's secrets out of texts.
     pub(super) fn secrets_of(&self) -> SecretsOf {
+        secrets_of(&self.secrets)
+    }
+
+    /// The same for what is shown of events, by the app's declaration.
+    pub(super) fn secrets_in(&self) -> Arc<dyn Fn(&AppSpec) -> Redactor + Send + Sync> {
         let secrets = Arc::clone(&self.secrets);
-        Arc::new(move |app| {
-            let mut redactor = Redactor::default();
-            for name in app.spec.secrets.keys() {
-                // One that cannot be opened is no script's either, and was logged.
-                if let Some(value) = secrets.of(&app.spec, name) {
-                    redactor.learn(&value);
-                }
-            }
-            redactor
-        })
+        Arc::new(move |app| all_secrets(&secrets, app).for_strangers())
     }
 
     /// The front.
@@ -185,4 +184,20 @@ impl Node {
             node: server.node,
         })
     }
+}
+
+fn secrets_of(secrets: &Arc<SecretsServiceImpl>) -> SecretsOf {
+    let secrets = Arc::clone(secrets);
+    Arc::new(move |app| all_secrets(&secrets, &app.spec))
+}
+
+fn all_secrets(secrets: &SecretsServiceImpl, app: &AppSpec) -> Redactor {
+    let mut redactor = Redactor::default();
+    for name in app.secrets.keys() {
+        // One that cannot be opened is no script's either, and was logged.
+        if let Some(value) = secrets.of(app, name) {
+            redactor.learn(&value);
+        }
+    }
+    redactor
 }

@@ -140,3 +140,66 @@ fn a_canary_is_nowhere_and_an_old_key_still_opens_what_was_sealed_to_it() {
         assert_eq!(found, "", "{mode}");
     }
 }
+
+#[test]
+fn a_secret_is_redacted_in_what_reaches_runs_that_were_never_given_it() {
+    let keys = SecretKeys::generate();
+    let recipient = SecretKeys::parse(&keys).expect("a key").recipient();
+    let repository = TestRepository::new();
+    repository.write(
+        "app.yaml",
+        &format!(
+            "name: a\nsecrets:\n  TOKEN: |\n{}routes:\n  - {{path: /hand, script: scripts/hand.rhai}}\n  \
+             - {{path: /other, methods: [POST], script: scripts/other.rhai}}\ntriggers:\n  \
+             - {{name: seen, kind: kv, collection: c, script: scripts/seen.rhai, retry: {{attempts: 1}}}}\n",
+            block(&recipient)
+        ),
+    );
+    repository.write(
+        "scripts/hand.rhai",
+        "let t = secrets::get(\"TOKEN\"); kv::set(\"c\", \"k\", #{ t: t }); scripts::enqueue(\"scripts/job.rhai\", t); ()",
+    );
+    repository.write(
+        "scripts/seen.rhai",
+        "log::info(\"saw\", ctx.event.kv.value); throw \"bad \" + ctx.event.kv.value.t;",
+    );
+    repository.write(
+        "scripts/job.rhai",
+        "log::info(\"got \" + ctx.event.payload);",
+    );
+    repository.write(
+        "scripts/other.rhai",
+        "log::warn(ctx.request.body); \"fine\"",
+    );
+    repository.commit("feat: hand a secret on");
+    for mode in ["in-process", "process"] {
+        let server = Server::start_with_secrets_and_executor(repository.path(), &keys, mode);
+        let live = server.open("GET", "/api/v1/admin/events", &[&server.bearer()]);
+        assert_eq!(server.get("/apps/a/hand").status, 204);
+        let answer = server.request("POST", "/apps/a/other", &[], CANARY);
+        assert_eq!(answer.status, 200, "{answer:?}");
+        let runs = || server.admin("/runs?app=a")["items"].clone();
+        eventually("all four runs", || {
+            runs().as_array().map(Vec::len) == Some(4)
+        });
+        let letters = server.admin("/dead-letters?app=a");
+        let letter = &letters["items"][0];
+        let one = format!("/dead-letters/{}", letter["id"].as_str().expect("an id"));
+        let shown = format!(
+            "{} {letters} {} {}",
+            runs(),
+            server.admin(&one),
+            heard(live, "\"script\":\"scripts/seen.rhai\"", 1)
+        );
+        assert_eq!(letter["event"]["value"]["t"], "[redacted]", "{letters}");
+        assert!(!shown.contains("7f3a"), "{mode}: {shown}");
+        // What is put back is whole.
+        let path = format!("{one}/redrive");
+        assert_eq!(server.admin_request("POST", &path, None).status, 202);
+        eventually("the run that failed again", || {
+            runs().as_array().map(Vec::len) == Some(5)
+        });
+        let again = runs()[0]["error"]["message"].to_string();
+        assert!(again.contains("bad [redacted]"), "{again}");
+    }
+}
