@@ -333,11 +333,11 @@ pub(crate) fn host(text: &str) -> Option<String> {
         }
     };
     let host = named.strip_suffix('.').unwrap_or(&named).to_owned();
+    // RFC 1123 has no `_`; hosts that are reached have it all the same.
+    let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'_');
     let label = |part: &str| {
         (1..=63).contains(&part.len())
-            && part
-                .bytes()
-                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+            && part.bytes().all(allowed)
             && !part.starts_with('-')
             && !part.ends_with('-')
     };
@@ -698,6 +698,10 @@ fn read_cors(node: &Node, report: &mut Report<'_>) -> Option<Cors> {
             }
             "methods" => cors.methods = method_list(node, report).into_iter().collect(),
             "headers" => cors.headers = headers(node, report),
+            // A number is what stands in the header: seconds.
+            "max_age" if matches!(node.value, Yaml::Number(_)) => {
+                cors.max_age = report.number(node, "max_age", 0, 86_400);
+            }
             "max_age" => {
                 cors.max_age = report
                     .duration(node, "max_age", 0, 86_400_000)
@@ -754,4 +758,54 @@ fn wrong_word(report: &mut Report<'_>, node: &Node, what: &str, word: &str, word
         format!("{what} cannot be `{word}`"),
         Some(hint),
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> AppManifest {
+        let mut report = Report::new("app.yaml", text);
+        let manifest = app(text, &mut report);
+        assert!(report.found.is_empty(), "{:?}", report.found);
+        manifest
+    }
+
+    #[test]
+    fn hosts_are_written_as_they_stand_in_requests() {
+        let manifest = read(
+            "name: a\ndomains: [Bücher.Example., ПРИМЕР.example]\npermissions: {http: {allow: \
+             [API.example.com., '*.BÜCHER.example', 'a_b.example', 'bücher。example']}}\n",
+        );
+        let domains: Vec<&str> = manifest.domains.iter().map(String::as_str).collect();
+        assert_eq!(domains, ["xn--bcher-kva.example", "xn--e1afmkfd.example"]);
+        let expected = [
+            "*.xn--bcher-kva.example",
+            "a_b.example",
+            "api.example.com",
+            "xn--bcher-kva.example",
+        ];
+        assert_eq!(
+            manifest.http_allow,
+            Some(expected.map(str::to_owned).to_vec())
+        );
+        for bad in ["", "a..b", "-a.b", "a b", "ü%20.b", "*", "a.*", "http://ü"] {
+            assert_eq!(host(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_number_as_max_age_is_seconds() {
+        for (written, seconds) in [("600", 600), ("10m", 600), ("0", 0)] {
+            let text = format!(
+                "name: a\nroutes: [{{path: /, script: scripts/a.rhai, cors: {{max_age: {written}}}}}]\n"
+            );
+            let cors = read(&text).routes.remove(0).cors;
+            assert_eq!(
+                cors.and_then(|cors| cors.max_age),
+                Some(seconds),
+                "{written}"
+            );
+        }
+    }
 }

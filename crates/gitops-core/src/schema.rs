@@ -96,7 +96,7 @@ fn route() -> Value {
                         "origins": { "type": "array", "items": { "type": "string" }, "description": "Origins, or `*`." },
                         "methods": { "type": "array", "items": method, "description": "The route's own where absent." },
                         "headers": { "type": "array", "items": { "type": "string" }, "description": "What the preflight asks for where absent." },
-                        "max_age": duration("How long a preflight's answer may be kept.", "")
+                        "max_age": max_age()
                     }}
                 ]
             },
@@ -119,6 +119,17 @@ fn route() -> Value {
             "limits": limits()
         }
     })
+}
+
+fn max_age() -> Value {
+    let mut schema = duration(
+        "How long a preflight's answer may be kept; a number is seconds.",
+        "",
+    );
+    schema["type"] = json!(["string", "integer"]);
+    schema["minimum"] = 0.into();
+    schema["maximum"] = 86_400.into();
+    schema
 }
 
 fn duration(description: &str, default: &str) -> Value {
