@@ -55,9 +55,11 @@ fn explicit(map: &Map, status: i64, max: usize) -> Result<Reply, Box<RunError>> 
     let status = status
         .and_then(|status| StatusCode::from_u16(status).ok())
         .ok_or_else(|| wrong("the status of an answer must be from 200 to 599".to_owned()))?;
+    // RFC 9110, sections 15.3.5, 15.3.6 and 15.4.5.
+    let is_bare = matches!(status.as_u16(), 204 | 205 | 304);
     let (kind, body) = match map.get("body") {
-        Some(value) => body(value, max)?,
-        None => (None, Bytes::new()),
+        Some(value) if !is_bare => body(value, max)?,
+        _ => (None, Bytes::new()),
     };
     let mut headers = match map.get("headers") {
         Some(value) if !value.is_unit() => header_map(value)?,

@@ -1,16 +1,18 @@
 //! `ctx`: what a script sees of its run.
 
-use percent_encoding::percent_decode_str;
 use picloud_shared::{
     AppSpec, Invocation, ScriptPath,
     event::EventKind,
     invocation::{Input, RequestData},
     sdk::SdkCallCx,
 };
-use rhai::{Array, Dynamic, Map};
+use rhai::{Dynamic, Map};
 use serde_json::Value;
 
-use crate::json::{from_json, parse};
+use crate::{
+    form,
+    json::{from_json, parse},
+};
 
 /// Makes `ctx`.
 pub(crate) fn context(invocation: &Invocation) -> Dynamic {
@@ -97,8 +99,11 @@ fn request(data: &RequestData) -> Dynamic {
         .map(|(name, value)| ((&**name).into(), value.as_str().into()))
         .collect();
     map.insert("params".into(), params.into());
-    map.insert("query".into(), pairs(data.uri.query().unwrap_or_default()));
-    map.insert("form".into(), form(data));
+    map.insert(
+        "query".into(),
+        form::pairs(data.uri.query().unwrap_or_default()).into(),
+    );
+    map.insert("form".into(), form::form(&data.headers, &data.body).into());
     map.insert("headers".into(), headers(data));
     let text = String::from_utf8_lossy(&data.body);
     let json = if data.body.is_empty() {
@@ -111,21 +116,6 @@ fn request(data: &RequestData) -> Dynamic {
     map.insert("body_raw".into(), Dynamic::from_blob(data.body.to_vec()));
     map.insert("client_ip".into(), data.client_ip.to_string().into());
     map.into()
-}
-
-fn form(data: &RequestData) -> Dynamic {
-    let kind = data
-        .headers
-        .get(http::header::CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok());
-    let is_form = kind.is_some_and(|kind| {
-        let kind = kind.split(';').next().unwrap_or_default().trim();
-        kind.eq_ignore_ascii_case("application/x-www-form-urlencoded")
-    });
-    match std::str::from_utf8(&data.body) {
-        Ok(text) if is_form => pairs(text),
-        _ => Map::new().into(),
-    }
 }
 
 /// A repeated header is joined as RFC 9110 section 5.2 says.
@@ -146,34 +136,4 @@ fn headers(data: &RequestData) -> Dynamic {
         map.insert(name.as_str().into(), values.join(separator).into());
     }
     map.into()
-}
-
-/// `a=1&a=2&b=3` (WHATWG URL, section 5.1): a repeated key is an array, else text.
-fn pairs(text: &str) -> Dynamic {
-    let mut map = Map::new();
-    for part in text.split('&').filter(|part| !part.is_empty()) {
-        let (key, value) = part.split_once('=').unwrap_or((part, ""));
-        let value: Dynamic = decode(value).into();
-        let key = decode(key);
-        match map.get_mut(key.as_str()) {
-            None => {
-                map.insert(key.into(), value);
-            }
-            Some(there) => {
-                if !there.is_array() {
-                    let first = std::mem::take(there);
-                    *there = Dynamic::from_array(vec![first]);
-                }
-                if let Some(mut array) = there.write_lock::<Array>() {
-                    array.push(value);
-                }
-            }
-        }
-    }
-    map.into()
-}
-
-fn decode(text: &str) -> String {
-    let spaced = text.replace('+', " ");
-    percent_decode_str(&spaced).decode_utf8_lossy().into_owned()
 }

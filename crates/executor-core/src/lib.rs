@@ -8,6 +8,7 @@ mod context;
 mod engine;
 mod error;
 mod executor;
+mod form;
 mod json;
 mod leaks;
 mod limits;

@@ -79,11 +79,17 @@ impl StaticFiles {
             return to_folder(uri);
         }
         if !matches!(*method, Method::GET | Method::HEAD) {
-            let mut response = problem(
-                StatusCode::METHOD_NOT_ALLOWED,
-                "method_not_allowed",
-                "a file can only be read",
-            );
+            let mut response = if *method == Method::OPTIONS {
+                let mut response = Response::new(Whole::default());
+                *response.status_mut() = StatusCode::NO_CONTENT;
+                response
+            } else {
+                problem(
+                    StatusCode::METHOD_NOT_ALLOWED,
+                    "method_not_allowed",
+                    "a file can only be read",
+                )
+            };
             response.headers_mut().insert(
                 header::ALLOW,
                 HeaderValue::from_static("GET, HEAD, OPTIONS"),
@@ -260,11 +266,15 @@ fn insert(headers: &mut HeaderMap, name: header::HeaderName, value: &str) {
 
 fn mime(name: &str) -> String {
     let kind = mime_guess::from_path(name).first_or_octet_stream();
-    let text = kind.essence_str().to_owned();
-    if kind.type_() == "text" || text == "application/javascript" {
+    let text = match kind.essence_str() {
+        // RFC 9239, section 6.
+        "application/javascript" => "text/javascript",
+        other => other,
+    };
+    if text.starts_with("text/") {
         format!("{text}; charset=utf-8")
     } else {
-        text
+        text.to_owned()
     }
 }
 
@@ -275,11 +285,7 @@ fn is_text(kind: &str) -> bool {
         || plain.ends_with("+json")
         || matches!(
             plain,
-            "application/json"
-                | "application/javascript"
-                | "application/xml"
-                | "application/wasm"
-                | "image/svg+xml"
+            "application/json" | "application/xml" | "application/wasm" | "image/svg+xml"
         )
 }
 
@@ -349,6 +355,9 @@ mod tests {
     fn kinds() {
         assert_eq!(mime("a.html"), "text/html; charset=utf-8");
         assert_eq!(mime("a.json"), "application/json");
+        for name in ["a.js", "a.mjs"] {
+            assert_eq!(mime(name), "text/javascript; charset=utf-8", "{name}");
+        }
         assert_eq!(mime("a.unknown"), "application/octet-stream");
     }
 }

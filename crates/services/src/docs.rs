@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use picloud_shared::{
     Clock,
-    data::{DEFAULT_PAGE, MAX_PAGE, check_collection, merge_patch, own_fields},
+    data::{MAX_PAGE, check_collection, merge_patch, own_fields, too_much},
     doc_filter::{DocFilter, field_path},
     sdk::{DocsService, Document, FindOptions, SdkCallCx, SdkError, SdkErrorCode, SdkResult},
 };
@@ -100,14 +100,11 @@ impl DocsService for DocsServiceImpl {
         let page = DocPage {
             sort,
             after: after.map_err(|_| invalid("after must be a document's id"))?,
-            limit: options.limit.unwrap_or(DEFAULT_PAGE).min(MAX_PAGE).into(),
+            limit: options.limit.unwrap_or(MAX_PAGE).min(MAX_PAGE).into(),
         };
         match wait(cx.deadline, self.store.docs_find(at, &filter, &page))? {
             Found::Documents(rows) => Ok(rows.into_iter().map(document).collect()),
-            Found::TooLarge => Err(SdkError::new(
-                SdkErrorCode::TooLarge,
-                "the documents have more than 16 MiB; ask for fewer with `limit`",
-            )),
+            Found::TooLarge => Err(too_much("documents")),
             Found::NoSuchCursor => Err(SdkError::new(
                 SdkErrorCode::NotFound,
                 "the document to come after is gone",

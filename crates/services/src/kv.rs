@@ -6,8 +6,8 @@ use chrono::{DateTime, Utc};
 use picloud_shared::{
     Clock,
     data::{
-        DEFAULT_PAGE, MAX_PAGE, check_collection, check_key, check_keys, check_range, expiry,
-        kv_conflict, value_text,
+        MAX_PAGE, check_collection, check_key, check_keys, check_range, expiry, kv_conflict,
+        too_much, value_text,
     },
     sdk::{
         KvEntry, KvListOptions, KvService, KvSetOptions, SdkCallCx, SdkError, SdkErrorCode,
@@ -55,6 +55,7 @@ impl KvService for KvServiceImpl {
             self.store
                 .kv_get_many(cx.app_id(), collection, keys, self.clock.now()),
         )?;
+        let rows = rows.ok_or_else(|| too_much("values"))?;
         rows.into_iter()
             .map(|row| Ok((row.key.clone(), versioned(&row)?.value)))
             .collect()
@@ -126,9 +127,10 @@ impl KvService for KvServiceImpl {
             from: prefix,
             after: options.after.as_deref(),
             before: before.as_deref(),
-            limit: i64::from(options.limit.unwrap_or(DEFAULT_PAGE).min(MAX_PAGE)),
+            limit: i64::from(options.limit.unwrap_or(MAX_PAGE).min(MAX_PAGE)),
         };
         let rows = wait(cx.deadline, self.store.kv_list(range, self.clock.now()))?;
+        let rows = rows.ok_or_else(|| too_much("values"))?;
         rows.into_iter()
             .map(|row| {
                 let key = row.key.clone();

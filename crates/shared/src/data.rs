@@ -20,10 +20,11 @@ const MAX_PAYLOAD: usize = 1 << 20;
 const MAX_COLLECTION: usize = 255;
 /// Bytes of a key; an index entry of PostgreSQL holds 2,704.
 const MAX_KEY: usize = 1024;
-/// Entries or documents of one call where no limit is given.
-pub const DEFAULT_PAGE: u32 = 100;
-/// Entries or documents of one call, and keys of `get_many`, at the most.
+/// Entries or documents of one call, and keys of `get_many`: at the most, and where no limit is
+/// given.
 pub const MAX_PAGE: u32 = 1000;
+/// Bytes of what one call gives.
+pub const MAX_RESULT: usize = 16 << 20;
 
 /// The collection's name, and whether the run may touch data at all.
 pub fn check_collection(cx: &SdkCallCx, collection: &str) -> SdkResult<()> {
@@ -105,6 +106,14 @@ pub fn expiry(ttl_ms: Option<u64>, now: DateTime<Utc>) -> SdkResult<Option<DateT
         .and_then(|ttl| now.checked_add_signed(ttl));
     at.map(Some)
         .ok_or_else(|| invalid("ttl must be at least 1ms, and end within the calendar"))
+}
+
+/// What is said of entries or documents (`what`) that are too large for one call together.
+pub fn too_much(what: &str) -> SdkError {
+    SdkError::new(
+        SdkErrorCode::TooLarge,
+        format!("the {what} have more than 16 MiB; ask for fewer at once"),
+    )
 }
 
 /// A write whose `if_version` doesn't hold.

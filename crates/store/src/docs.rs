@@ -3,16 +3,13 @@
 
 use chrono::{DateTime, Utc};
 use futures_util::TryStreamExt;
-use picloud_shared::AppId;
 pub use picloud_shared::doc_filter::{Comparison, DocFilter, DocTest};
+use picloud_shared::{AppId, data::MAX_RESULT};
 use serde_json::Value;
 use sqlx::{PgConnection, Postgres, QueryBuilder, Row, types::Json};
 use uuid::Uuid;
 
 use crate::{Store, StoreError, outbox::DataEvent};
-
-/// Bytes of the documents that one call gives.
-const MAX_RESULT: usize = 16 << 20;
 
 /// A document.
 #[derive(Debug, Clone, PartialEq)]

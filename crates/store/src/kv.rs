@@ -2,7 +2,8 @@
 //! whether or not it has been removed yet.
 
 use chrono::{DateTime, Utc};
-use picloud_shared::AppId;
+use futures_util::{Stream, TryStreamExt};
+use picloud_shared::{AppId, data::MAX_RESULT};
 use serde_json::Value;
 
 use crate::{
@@ -61,14 +62,14 @@ impl Store {
         self.kv_reads.ask(self.pool(), at.app, call).await
     }
 
-    /// Those of the keys that are there.
+    /// Those of the keys that are there; `None` where they are too large for one call.
     pub async fn kv_get_many(
         &self,
         app: AppId,
         collection: &str,
         keys: &[String],
         now: DateTime<Utc>,
-    ) -> Result<Vec<KvRow>, StoreError> {
+    ) -> Result<Option<Vec<KvRow>>, StoreError> {
         let rows = sqlx::query_as!(
             KvRow,
             r#"SELECT key, value::text AS "value!", version FROM kv
@@ -79,17 +80,17 @@ impl Store {
             keys,
             now,
         )
-        .fetch_all(self.pool())
-        .await?;
-        Ok(rows)
+        .fetch(self.pool());
+        bounded(rows).await
     }
 
-    /// Entries of a range, in byte order of their keys.
+    /// Entries of a range, in byte order of their keys; `None` where they are too large for one
+    /// call.
     pub async fn kv_list(
         &self,
         range: KvRange<'_>,
         now: DateTime<Utc>,
-    ) -> Result<Vec<KvRow>, StoreError> {
+    ) -> Result<Option<Vec<KvRow>>, StoreError> {
         let rows = sqlx::query_as!(
             KvRow,
             r#"SELECT key, value::text AS "value!", version FROM kv
@@ -105,9 +106,8 @@ impl Store {
             range.limit,
             now,
         )
-        .fetch_all(self.pool())
-        .await?;
-        Ok(rows)
+        .fetch(self.pool());
+        bounded(rows).await
     }
 
     /// Writes an entry whatever was there; gives its new version.
@@ -233,6 +233,21 @@ impl Store {
                 .await?;
         Ok((removed, next))
     }
+}
+
+/// All rows as they come; `None`, and no more of them, where they have too many bytes together.
+async fn bounded(
+    mut rows: impl Stream<Item = Result<KvRow, sqlx::Error>> + Unpin,
+) -> Result<Option<Vec<KvRow>>, StoreError> {
+    let (mut found, mut size) = (Vec::new(), 0);
+    while let Some(row) = rows.try_next().await? {
+        size += row.value.len();
+        if size > MAX_RESULT {
+            return Ok(None);
+        }
+        found.push(row);
+    }
+    Ok(Some(found))
 }
 
 /// A write that sets triggers off, in one transaction with their events.

@@ -13,7 +13,7 @@ functions! {
     "docs" :: "update" [3, 4], ["update(collection: String, id: String, document: Map) -> int", "update(collection: String, id: String, document: Map, options: Map) -> int"], "Replaces a document and gives its new version. Options: if_version.";
     "docs" :: "patch" [3], ["patch(collection: String, id: String, merge: Map) -> int"], "Merges into a document (RFC 7396) and gives its new version.";
     "docs" :: "delete" [2], ["delete(collection: String, id: String) -> bool"], "Removes a document; whether it was there.";
-    "docs" :: "find" [2, 3], ["find(collection: String, filter: Map) -> Array", "find(collection: String, filter: Map, options: Map) -> Array"], "Documents that match, oldest first. Options: sort (`age` or `-age`), limit (100, at most 1000), after (the last document's id).";
+    "docs" :: "find" [2, 3], ["find(collection: String, filter: Map) -> Array", "find(collection: String, filter: Map, options: Map) -> Array"], "Documents that match, oldest first. Options: sort (`age` or `-age`), limit (1000, which is the most), after (the last document's id).";
     "docs" :: "count" [2], ["count(collection: String, filter: Map) -> int"], "How many documents match.";
 }
 

@@ -56,7 +56,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
             "list(collection: String) -> Array",
             "list(collection: String, options: Map) -> Array"
         ],
-        "Entries `#{key, value, version}` in key order. Options: prefix, after (a key), limit (100, at most 1000)."
+        "Entries `#{key, value, version}` in key order. Options: prefix, after (a key), limit (1000, which is the most)."
     ),
     function!(
         "get_many",

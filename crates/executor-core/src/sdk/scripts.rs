@@ -1,7 +1,7 @@
 //! `scripts::*`: other handlers of the same app, now or later.
 
 use picloud_shared::{ScriptPath, app::ScriptKind, sdk::EnqueueOptions};
-use rhai::{Dynamic, ImmutableString, Map, Module, NativeCallContext};
+use rhai::{Dynamic, EvalAltResult, ImmutableString, Map, Module, NativeCallContext};
 
 use super::{Native, absent, app, ask, duration, function, invalid, text, unknown};
 use crate::{json, nested};
@@ -21,7 +21,14 @@ pub(super) fn module() -> Module {
     module.set_native_fn(
         "invoke",
         |context: NativeCallContext<'_>, script: Text, payload: Dynamic| {
-            invoke(context.engine(), &script, &payload)
+            invoke(context.engine(), &script, &payload).map_err(|mut error| {
+                // Where the other handler was stopped is no place of this script.
+                let elsewhere = matches!(*error, EvalAltResult::ErrorTerminated(..));
+                if elsewhere || error.position().is_none() {
+                    error.set_position(context.call_position());
+                }
+                error
+            })
         },
     );
     function(&mut module, "enqueue", |script: Text, payload: Dynamic| {

@@ -26,6 +26,14 @@ use crate::problem::{Whole, problem};
 const TOLERANCE: i64 = 300;
 /// A key is asked for again after this; what was revoked is refused within a second.
 const REMEMBERED: Duration = Duration::from_millis(700);
+/// Where the scheme `hmac-sha256` looks for the code: by habit, senders have no one name for it.
+const HMAC_HEADERS: [&str; 5] = [
+    "x-signature",
+    "x-signature-256",
+    "x-hub-signature-256",
+    "x-hmac-sha256",
+    "x-webhook-signature",
+];
 /// Keys and addresses that are remembered; above it, those whose time is over are forgotten.
 const MAX_REMEMBERED: usize = 50_000;
 
@@ -219,10 +227,11 @@ fn is_signed(
         SignatureScheme::Github => header("x-hub-signature-256")
             .and_then(|value| value.strip_prefix("sha256="))
             .is_some_and(|code| verify(secret, &[body], code)),
-        SignatureScheme::HmacSha256 => header("x-signature")
-            .or_else(|| header("x-signature-256"))
+        SignatureScheme::HmacSha256 => HMAC_HEADERS
+            .into_iter()
+            .filter_map(header)
             .map(|value| value.strip_prefix("sha256=").unwrap_or(value))
-            .is_some_and(|code| verify(secret, &[body], code)),
+            .any(|code| verify(secret, &[body], code)),
         SignatureScheme::Slack => {
             let time = header("x-slack-request-timestamp").filter(|time| recent(time));
             let code = header("x-slack-signature").and_then(|value| value.strip_prefix("v0="));
@@ -306,6 +315,30 @@ mod tests {
         let at = |now| is_signed(SignatureScheme::Slack, secret, &slack, body, now);
         assert!(at(1_531_420_618) && at(1_531_420_900));
         assert!(!at(1_531_420_919) && !at(1_531_420_317), "stale");
+    }
+
+    #[test]
+    fn a_plain_code_is_found_by_any_of_its_names() {
+        // RFC 4231, section 4.3.
+        let code = "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843";
+        let body = b"what do ya want for nothing?";
+        let signed = |pairs: &[(&'static str, &str)]| {
+            let headers = headers(pairs);
+            is_signed(SignatureScheme::HmacSha256, b"Jefe", &headers, body, 0)
+        };
+        let prefixed = format!("sha256={code}");
+        for name in HMAC_HEADERS {
+            assert!(
+                signed(&[(name, code)]) && signed(&[(name, &prefixed)]),
+                "{name}"
+            );
+            assert!(!signed(&[(name, &code.replace("5b", "6b"))]), "{name}");
+        }
+        assert!(signed(&[
+            ("x-signature", "of another"),
+            ("x-hmac-sha256", code)
+        ]));
+        assert!(!signed(&[]));
     }
 
     #[test]

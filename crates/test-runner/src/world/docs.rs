@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 
 use picloud_shared::{
     Clock,
-    data::{DEFAULT_PAGE, MAX_PAGE, check_collection, holds_nul, merge_patch, own_fields},
+    data::{MAX_PAGE, MAX_RESULT, check_collection, holds_nul, merge_patch, own_fields, too_much},
     doc_filter::{Comparison, DocFilter, DocTest, field_path},
     sdk::{DocsService, Document, FindOptions, SdkCallCx, SdkError, SdkErrorCode, SdkResult},
 };
@@ -12,9 +12,6 @@ use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
 use super::{Cause, Data, Part, World, invalid};
-
-/// Bytes of the documents that one call gives.
-const MAX_RESULT: usize = 16 << 20;
 
 pub(super) struct Stored {
     version: i64,
@@ -109,7 +106,7 @@ impl DocsService for Part {
             .map(str::parse)
             .transpose()
             .map_err(|_| invalid("after must be a document's id"))?;
-        let limit = options.limit.unwrap_or(DEFAULT_PAGE).min(MAX_PAGE) as usize;
+        let limit = options.limit.unwrap_or(MAX_PAGE).min(MAX_PAGE) as usize;
         let world = self.world()?;
         let data = world.data.lock();
         let order = |a: (Uuid, &Stored), b: (Uuid, &Stored)| {
@@ -142,10 +139,7 @@ impl DocsService for Part {
         for (id, stored) in found.into_iter().take(limit) {
             size += stored.body.to_string().len();
             if size > MAX_RESULT {
-                return Err(SdkError::new(
-                    SdkErrorCode::TooLarge,
-                    "the documents have more than 16 MiB; ask for fewer with `limit`",
-                ));
+                return Err(too_much("documents"));
             }
             documents.push(document(id, stored));
         }

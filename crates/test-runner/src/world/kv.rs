@@ -6,8 +6,8 @@ use chrono::{DateTime, Utc};
 use picloud_shared::{
     Clock,
     data::{
-        DEFAULT_PAGE, MAX_PAGE, check_collection, check_key, check_keys, check_range, expiry,
-        kv_conflict, not_an_integer, value_text,
+        MAX_PAGE, MAX_RESULT, check_collection, check_key, check_keys, check_range, expiry,
+        kv_conflict, not_an_integer, too_much, value_text,
     },
     sdk::{KvEntry, KvListOptions, KvService, KvSetOptions, SdkCallCx, SdkResult, Versioned},
 };
@@ -56,7 +56,9 @@ impl KvService for Part {
             let found = found.filter(|entry| entry.is_there(now))?;
             Some((key.clone(), found.value.clone()))
         };
-        Ok(keys.iter().filter_map(there).collect())
+        let found: BTreeMap<String, Value> = keys.iter().filter_map(there).collect();
+        fits(found.values())?;
+        Ok(found)
     }
 
     fn set(
@@ -150,7 +152,7 @@ impl KvService for Part {
         let world = self.world()?;
         let (data, now) = (world.data.lock(), world.clock.now());
         let prefix = options.prefix.as_deref().unwrap_or_default();
-        let limit = options.limit.unwrap_or(DEFAULT_PAGE).min(MAX_PAGE);
+        let limit = options.limit.unwrap_or(MAX_PAGE).min(MAX_PAGE);
         let from = (collection.to_owned(), prefix.to_owned());
         let entries = data
             .kv
@@ -165,8 +167,19 @@ impl KvService for Part {
             value: entry.value.clone(),
             version: entry.version,
         });
-        Ok(entries.take(limit as usize).collect())
+        let found: Vec<KvEntry> = entries.take(limit as usize).collect();
+        fits(found.iter().map(|entry| &entry.value))?;
+        Ok(found)
     }
+}
+
+/// Whether values are small enough for one call.
+fn fits<'v>(values: impl Iterator<Item = &'v Value>) -> SdkResult<()> {
+    let size: usize = values.map(|value| value.to_string().len()).sum();
+    if size > MAX_RESULT {
+        return Err(too_much("values"));
+    }
+    Ok(())
 }
 
 fn previous(data: &Data, collection: &str, key: &str, now: DateTime<Utc>) -> Option<(Value, i64)> {
