@@ -1,9 +1,12 @@
 //! What starts a run other than a request.
 
+use chrono::{DateTime, SecondsFormat, Utc};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
+use uuid::Uuid;
 
 use crate::{
+    app::{TriggerKind, TriggerSpec},
     ids::{EventId, RunId},
     names::{ScriptPath, TriggerName},
     run::RunRecord,
@@ -94,4 +97,38 @@ pub struct Event {
     /// The kind's own fields: stands under the kind's name (`ctx.event.cron`), and for `invoke`
     /// and `enqueue` under `payload`.
     pub detail: Value,
+}
+
+/// The own part of an event that somebody has fired by hand: what a real one would have. `id` is
+/// that of the document or dead letter that there might be.
+pub fn fired_detail(trigger: &TriggerSpec, now: DateTime<Utc>, id: Uuid) -> Value {
+    let plain = |pattern: &str| pattern.trim_end_matches('*').to_owned();
+    match &trigger.kind {
+        TriggerKind::Cron { .. } => cron_detail(trigger, now, now),
+        TriggerKind::Kv { collection, events } => json!({
+            "collection": plain(collection), "key": "", "op": events.last(), "value": null, "previous": null,
+        }),
+        TriggerKind::Docs { collection, events } => json!({
+            "collection": plain(collection), "id": id, "op": events.first(), "document": null, "previous": null,
+        }),
+        TriggerKind::DeadLetter { source_kind } => json!({
+            "id": id, "source_kind": source_kind.as_deref().unwrap_or("enqueue"), "trigger": null,
+            "script": trigger.script, "attempts": 1, "last_error": null, "event": null,
+        }),
+    }
+}
+
+/// The own part of a cron trigger's event, where no firing was missed.
+pub fn cron_detail(trigger: &TriggerSpec, scheduled: DateTime<Utc>, fired: DateTime<Utc>) -> Value {
+    let time = |at: DateTime<Utc>| at.to_rfc3339_opts(SecondsFormat::Millis, true);
+    let (schedule, timezone) = match &trigger.kind {
+        TriggerKind::Cron {
+            schedule, timezone, ..
+        } => (schedule.as_str(), timezone.as_str()),
+        _ => ("", ""),
+    };
+    json!({
+        "scheduled_at": time(scheduled), "fired_at": time(fired), "schedule": schedule, "timezone": timezone,
+        "missed": 0,
+    })
 }

@@ -227,13 +227,9 @@ impl Store {
             query.rows(),
             app.map(AppName::as_str),
         )
-        .fetch_all(self.pool())
-        .await?;
-        let items = rows
-            .into_iter()
-            .map(TryInto::try_into)
-            .collect::<Result<Vec<Deployment>, _>>()?;
-        Ok(query.page(items, |deployment| deployment.id.0))
+        .fetch(self.pool());
+        let id = |deployment: &Deployment| deployment.id.0;
+        query.gather(rows, id).await
     }
 
     /// As [`Store::deployments`], without changes, errors, apps and steps, which may be large: how many

@@ -166,13 +166,8 @@ impl Store {
             query.rows(),
             filter.cause.map(|cause| cause.0),
         )
-        .fetch_all(self.pool())
-        .await?;
-        let items = rows
-            .into_iter()
-            .map(TryInto::try_into)
-            .collect::<Result<Vec<RunRecord>, _>>()?;
-        Ok(query.page(items, |record| record.id.0))
+        .fetch(self.pool());
+        query.gather(rows, |record: &RunRecord| record.id.0).await
     }
 
     /// Makes the partitions of today and the next days, and drops those before `oldest`, whole.

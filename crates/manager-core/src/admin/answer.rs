@@ -96,7 +96,7 @@ impl Problem {
         let mut problem = Self::invalid(words.join("; "));
         let show = |finding: &Diagnostic| {
             json!({
-                "field": field_at(body, finding.column),
+                "field": missing(finding).or_else(|| field_at(body, finding.column)),
                 "code": finding.code,
                 "message": finding.message,
                 "hint": finding.hint,
@@ -143,6 +143,12 @@ impl Problem {
             "something went wrong; the server's log says what",
         )
     }
+}
+
+/// The key that a finding misses: it stands nowhere.
+fn missing(finding: &Diagnostic) -> Option<String> {
+    let (_, rest) = finding.message.split_once(" lacks `")?;
+    rest.strip_suffix('`').map(str::to_owned)
 }
 
 /// The key of an object that stands at a column of its text, which is one line.
@@ -216,6 +222,9 @@ impl IntoResponse for Problem {
     }
 }
 
+/// Items of one part of a list, however many are asked for.
+const MAX_ITEMS: u32 = 1000;
+
 /// Which part of a list is asked for.
 #[derive(Debug, Default, Deserialize)]
 pub(super) struct ListQuery {
@@ -228,10 +237,11 @@ impl ListQuery {
         let limit = match self.limit.as_deref() {
             None => 50,
             Some(text) => text
-                .parse()
+                .parse::<u32>()
                 .ok()
-                .filter(|limit| (1..=200).contains(limit))
-                .ok_or_else(|| Problem::invalid("limit must be a whole number from 1 to 200"))?,
+                .filter(|limit| *limit > 0)
+                .ok_or_else(|| Problem::invalid("limit must be a whole number, at least 1"))?
+                .min(MAX_ITEMS),
         };
         Ok(PageQuery {
             limit,

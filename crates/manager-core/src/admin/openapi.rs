@@ -165,8 +165,9 @@ fn parameters(text: &Op) -> Vec<Value> {
     let one = |place: &str, (name, about, schema): &(&str, &str, Value)| json!({ "name": name, "in": place, "required": false, "description": about, "schema": schema });
     let mut all: Vec<Value> = text.query.iter().map(|found| one("query", found)).collect();
     if text.list {
-        let limit = json!({ "type": "integer", "minimum": 1, "maximum": 200, "default": 50 });
-        all.push(one("query", &("limit", "At most so many items.", limit)));
+        let limit = json!({ "type": "integer", "minimum": 1, "default": 50 });
+        let about = "At most so many items, and never more than 1,000.";
+        all.push(one("query", &("limit", about, limit)));
         let about = "`next_cursor` of an earlier part: go on after it.";
         let pattern = if text.by_name { NAME_CURSOR } else { ID_CURSOR };
         let cursor = json!({ "type": "string", "pattern": pattern });

@@ -507,7 +507,7 @@ fn runs_and_events(api: Api) -> Api {
         stats::show,
         op("getStats", "Runs", "Exact counts, error rate and latency quantiles, in time buckets.")
             .of_app()
-            .query("window", "How far back.", json!({ "type": "string", "enum": ["15m", "1h", "6h", "24h", "7d", "30d"], "default": "1h" }))
+            .query("window", "How far back, up to 30 days.", stats::window_schema())
             .gives(200, "The counts.", "Stats").can(404, "There is no such app."),
     )
     .get(

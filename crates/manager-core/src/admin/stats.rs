@@ -5,7 +5,7 @@ use axum::{
     extract::{Query, State},
 };
 use chrono::{DateTime, TimeDelta, Utc};
-use picloud_shared::{AppId, RunStatus, run::RunKind};
+use picloud_shared::{AppId, RunStatus, duration, run::RunKind};
 use picloud_store::{app_stats::AppStats, runs::BUCKETS, stats::StatCell};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -17,15 +17,16 @@ use super::{
     keys::time,
 };
 
-/// Windows, with the minutes that they have and those of one bucket.
-const WINDOWS: [(&str, i32, i32); 6] = [
-    ("15m", 15, 1),
-    ("1h", 60, 1),
-    ("6h", 360, 5),
-    ("24h", 1_440, 15),
-    ("7d", 10_080, 120),
-    ("30d", 43_200, 360),
+/// Minutes of windows, and those of one bucket of windows up to that.
+const BUCKET_MINUTES: [(i32, i32); 5] = [
+    (60, 1),
+    (360, 5),
+    (1_440, 15),
+    (10_080, 120),
+    (LONGEST, 360),
 ];
+/// Minutes of the longest window: 30 days.
+const LONGEST: i32 = 43_200;
 
 #[derive(Deserialize)]
 pub(super) struct Filter {
@@ -95,7 +96,8 @@ pub(super) async fn show(
 
 /// A stretch of time up to now, in buckets.
 struct Window {
-    name: &'static str,
+    /// As it was asked for.
+    name: String,
     /// Minutes of a bucket.
     bucket: i32,
     buckets: i32,
@@ -106,16 +108,25 @@ struct Window {
 impl Window {
     fn of(asked: Option<&str>, now: DateTime<Utc>) -> Answer<Self> {
         let asked = asked.unwrap_or("1h");
-        let window = WINDOWS.iter().find(|(name, ..)| *name == asked);
-        let Some(&(name, minutes, bucket)) = window else {
-            let detail = format!("window must be one of {}", words().join(", "));
+        let minutes = duration::milliseconds(asked)
+            .map(|ms| ms.div_ceil(60_000))
+            .and_then(|minutes| i32::try_from(minutes).ok())
+            .filter(|minutes| *minutes > 0);
+        let found = minutes.and_then(|minutes| {
+            let mut known = BUCKET_MINUTES.iter();
+            let (_, bucket) = known.find(|(most, _)| minutes <= *most)?;
+            // Whole buckets.
+            Some(((minutes + bucket - 1) / bucket * bucket, *bucket))
+        });
+        let Some((minutes, bucket)) = found else {
+            let detail = "window must be a duration of at most 30d, like 15m, 1h or 7d";
             return Err(Problem::invalid(detail).at("window"));
         };
         let seconds = i64::from(bucket) * 60;
         let last = now.timestamp() - now.timestamp().rem_euclid(seconds);
         let first = last + seconds - i64::from(minutes) * 60;
         Ok(Self {
-            name,
+            name: asked.to_owned(),
             bucket,
             buckets: minutes / bucket,
             from: DateTime::from_timestamp(first, 0).unwrap_or(now),
@@ -148,9 +159,12 @@ impl Window {
     }
 }
 
-/// Words for windows.
-pub(super) fn words() -> Vec<&'static str> {
-    WINDOWS.iter().map(|(name, ..)| *name).collect()
+/// How a window is written.
+pub(super) fn window_schema() -> Value {
+    json!({
+        "type": "string", "pattern": "^([0-9]+(ms|s|m|h|d))+$", "default": "1h",
+        "examples": ["15m", "1h", "6h", "24h", "7d", "30d"],
+    })
 }
 
 /// What each app did: a page of apps, asked for at once.

@@ -13,6 +13,7 @@ use picloud_gitops_core::{live_trigger, schedule::Schedule};
 use picloud_shared::{
     EventId, EventSink, LiveEvent, TriggerId, TriggerName,
     app::{ScriptKind, TriggerKind, TriggerSpec},
+    event::fired_detail,
     live_event::{TriggerAction, TriggerEvent},
     plan::LiveApp,
 };
@@ -279,24 +280,17 @@ pub(super) async fn fire(
         read(&body)?
     };
     let now = state.clock.now();
-    let time = now.to_rfc3339_opts(SecondsFormat::Millis, true);
-    let payload = match (&spec.kind, given) {
-        (_, given) if !given.is_null() => given.get("payload").cloned().unwrap_or(given),
-        (
-            TriggerKind::Cron {
-                schedule, timezone, ..
-            },
-            _,
-        ) => json!({
-            "scheduled_at": time, "fired_at": time, "schedule": schedule, "timezone": timezone, "missed": 0,
-        }),
-        (TriggerKind::Kv { collection, .. }, _) => {
-            json!({ "collection": collection, "key": null, "op": "set", "value": null, "previous": null })
+    let given = match given {
+        Value::Object(mut fields) => fields.remove("payload").unwrap_or(fields.into()),
+        other => other,
+    };
+    let payload = match (fired_detail(&spec, now, state.clock.new_id()), given) {
+        (detail, Value::Null) => detail,
+        (Value::Object(mut detail), Value::Object(given)) => {
+            detail.extend(given);
+            detail.into()
         }
-        (TriggerKind::Docs { collection, .. }, _) => {
-            json!({ "collection": collection, "id": null, "op": "create", "document": null, "previous": null })
-        }
-        (TriggerKind::DeadLetter { .. }, _) => json!({}),
+        (_, given) => given,
     };
     let event = NewEvent::new(
         EventId(state.clock.new_id()),
@@ -306,22 +300,25 @@ pub(super) async fn fire(
         &payload,
         now,
     );
-    // Events of a trigger that is switched off wait; this one was asked for.
-    let event = if spec.enabled {
-        event.of_trigger(id, name.as_str(), &spec)
+    let id = if spec.enabled {
+        let event = event.of_trigger(id, name.as_str(), &spec);
+        state.store.enqueue(&event).await?
     } else {
-        event.with_retry(&spec.retry)
+        // Events of a trigger that is switched off wait; this one was asked for, and has its name
+        // alone.
+        let event = event.with_retry(&spec.retry);
+        state.store.enqueue_named(&event, Some(&name)).await?;
+        event.id
     };
-    let event = state.store.enqueue(&event).await?;
     let target = format!("{}/{name}", app.spec.name);
     audit(
         &state,
         &caller,
         "trigger.fire",
         &target,
-        json!({ "event": event }),
+        json!({ "event": id }),
     )
     .await?;
     tell(&state, &app, &name, TriggerAction::Fired);
-    Ok((StatusCode::ACCEPTED, Json(json!({ "event": event }))))
+    Ok((StatusCode::ACCEPTED, Json(json!({ "event": id }))))
 }

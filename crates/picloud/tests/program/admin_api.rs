@@ -174,7 +174,9 @@ fn refusals_are_problems_lists_have_cursors_and_writes_have_conditions() {
         ("GET", "/apps?cursor=%21", "", "", 422),
         ("GET", "/apps/%00", "", "", 404),
         ("GET", "/apps/%ff", "", "", 400),
-        ("GET", "/stats?window=3m", "", "", 422),
+        ("GET", "/stats?window=soon", "", "", 422),
+        ("GET", "/stats?window=0s", "", "", 422),
+        ("GET", "/stats?window=31d", "", "", 422),
     ] {
         let bearer = server.bearer();
         let all = [bearer.as_str(), headers];
@@ -233,6 +235,13 @@ fn refusals_are_problems_lists_have_cursors_and_writes_have_conditions() {
     );
     let wrong = json!({ "name": "d", "script": "scripts/a.rhai", "schedule": "0 0 30 2 *" });
     let refused = server.admin_request("POST", "/apps/app/triggers/cron", Some(&wrong));
+    assert_eq!(
+        (refused.status, &refused.json()["errors"][0]["field"]),
+        (422, &json!("schedule")),
+        "{refused:?}"
+    );
+    let lacking = json!({ "name": "d", "script": "scripts/a.rhai" });
+    let refused = server.admin_request("POST", "/apps/app/triggers/cron", Some(&lacking));
     assert_eq!(
         (refused.status, &refused.json()["errors"][0]["field"]),
         (422, &json!("schedule")),
@@ -457,4 +466,50 @@ fn statistics_count_every_run() {
         instance["database"]["size"].as_u64() > Some(0),
         "{instance}"
     );
+}
+
+#[test]
+fn what_is_fired_by_hand_carries_what_its_kind_carries() {
+    let repository = TestRepository::new();
+    repository.write(
+        "app.yaml",
+        "name: app\ntriggers:\n  - {name: nightly, kind: cron, schedule: '@daily', script: scripts/a.rhai}\n  \
+         - {name: off, kind: kv, collection: 'c*', enabled: false, script: scripts/a.rhai}\n",
+    );
+    repository.write("scripts/a.rhai", "1");
+    repository.commit("feat: triggers");
+    let server = Server::start(repository.path());
+    let mut known = 0;
+    let mut fired = |trigger: &str, body: Option<&Value>| {
+        let path = format!("/apps/app/triggers/{trigger}/fire");
+        let answer = server.admin_request("POST", &path, body);
+        assert_eq!(answer.status, 202, "{answer:?}");
+        known += 1;
+        let runs = || server.admin("/runs?app=app")["items"].clone();
+        eventually("the run", || {
+            runs().as_array().is_some_and(|runs| runs.len() == known)
+        });
+        runs()[0]["event"].clone()
+    };
+    for body in [None, Some(json!({})), Some(json!({ "payload": null }))] {
+        let event = fired("nightly", body.as_ref());
+        assert_eq!(event["trigger"], "nightly", "{event}");
+        assert_eq!(event["cron"]["schedule"], "@daily", "{event}");
+        assert!(event["cron"]["scheduled_at"].is_string(), "{event}");
+    }
+    let given = json!({ "payload": { "missed": 7, "more": [1] } });
+    let cron = fired("nightly", Some(&given))["cron"].clone();
+    assert_eq!(
+        (&cron["missed"], &cron["more"], &cron["timezone"]),
+        (&json!(7), &json!([1]), &json!("UTC")),
+        "{cron}"
+    );
+    // One that is switched off, too, with its name.
+    let event = fired("off", Some(&json!({ "key": "k", "value": 5 })));
+    assert_eq!(event["trigger"], "off", "{event}");
+    let expected =
+        json!({ "collection": "c", "key": "k", "op": "set", "value": 5, "previous": null });
+    assert_eq!(event["kv"], expected, "{event}");
+    let of_it = server.admin("/runs?app=app&trigger=off");
+    assert_eq!(of_it["items"].as_array().map(Vec::len), Some(1), "{of_it}");
 }

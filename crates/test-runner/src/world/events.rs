@@ -4,14 +4,14 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
-use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use chrono_tz::Tz;
 use picloud_gitops_core::schedule::Schedule;
 use picloud_shared::{
     AppSpec, Clock, EventId, Invocation, Outcome, Principal, RunId, ScriptPath, TriggerName,
     app::{Overlap, RetryPolicy, TriggerKind, TriggerSpec},
     data::check_job,
-    event::{Event, EventKind, Link, MAX_CHAIN},
+    event::{Event, EventKind, Link, MAX_CHAIN, cron_detail, fired_detail},
     invocation::{Answer, Cancel, Input},
     run::{RunError, RunErrorKind},
     sdk::{EnqueueOptions, InvokeService, SdkCallCx, SdkError, SdkErrorCode, SdkResult},
@@ -269,23 +269,7 @@ impl World {
 
     /// The event's own part: what the test gives, over what a real one would have.
     fn detail(&self, trigger: &TriggerSpec, payload: &Value) -> SdkResult<Value> {
-        let now = self.clock.now();
-        let plain = |pattern: &str| pattern.trim_end_matches('*').to_owned();
-        let first = |events: &std::collections::BTreeSet<String>| events.first().cloned();
-        let mut detail = match &trigger.kind {
-            TriggerKind::Cron { .. } => cron_detail(trigger, now, now),
-            TriggerKind::Kv { collection, events } => json!({
-                "collection": plain(collection), "key": "", "op": first(events), "value": null, "previous": null,
-            }),
-            TriggerKind::Docs { collection, events } => json!({
-                "collection": plain(collection), "id": self.clock.new_id(), "op": first(events),
-                "document": null, "previous": null,
-            }),
-            TriggerKind::DeadLetter { source_kind } => json!({
-                "id": self.clock.new_id(), "source_kind": source_kind.as_deref().unwrap_or("enqueue"),
-                "trigger": null, "script": trigger.script, "attempts": 1, "last_error": null, "event": null,
-            }),
-        };
+        let mut detail = fired_detail(trigger, self.clock.now(), self.clock.new_id());
         match (payload, detail.as_object_mut()) {
             (Value::Null, _) => {}
             (Value::Object(given), Some(fields)) => fields.extend(given.clone()),
@@ -394,18 +378,4 @@ fn delay(retry: &RetryPolicy, attempt: u32) -> TimeDelta {
         .saturating_mul(1 << doublings)
         .min(retry.max_backoff_ms);
     TimeDelta::milliseconds(i64::try_from(delay).unwrap_or(i64::MAX / 2))
-}
-
-fn cron_detail(trigger: &TriggerSpec, scheduled: DateTime<Utc>, now: DateTime<Utc>) -> Value {
-    let time = |at: DateTime<Utc>| at.to_rfc3339_opts(SecondsFormat::Millis, true);
-    let (schedule, timezone) = match &trigger.kind {
-        TriggerKind::Cron {
-            schedule, timezone, ..
-        } => (schedule.as_str(), timezone.as_str()),
-        _ => ("", ""),
-    };
-    json!({
-        "scheduled_at": time(scheduled), "fired_at": time(now), "schedule": schedule, "timezone": timezone,
-        "missed": 0,
-    })
 }

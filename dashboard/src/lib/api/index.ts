@@ -71,6 +71,21 @@ export interface AppFilter extends Search {
 type Signal = AbortSignal | undefined;
 const query = (...parts: (object | undefined)[]): Query => Object.assign({}, ...parts) as Query;
 
+/** Items of one request of a list that is wanted whole. */
+const MOST = 1000;
+
+/** A list that is shown as one: what an app declares, and sources. */
+async function whole<T>(address: string, signal?: Signal): Promise<List<T>> {
+	const items: T[] = [];
+	let cursor: string | null | undefined;
+	do {
+		const part: List<T> = await http.get<List<T>>(address, query({ limit: MOST, cursor }), signal);
+		items.push(...part.items);
+		cursor = part.next_cursor;
+	} while (cursor);
+	return { items, next_cursor: null };
+}
+
 export const api = {
 	session: (signal?: Signal) => http.get<SessionState>('/session', {}, signal),
 	me: (signal?: Signal) => http.get<Me>('/me', {}, signal),
@@ -78,7 +93,7 @@ export const api = {
 	signOut: () => http.delete<void>('/session'),
 	instance: (signal?: Signal) => http.get<Instance>('/instance', {}, signal),
 
-	sources: (signal?: Signal) => http.get<List<Source>>('/sources', {}, signal),
+	sources: (signal?: Signal) => whole<Source>('/sources', signal),
 	source: (name: string, signal?: Signal) => http.get<Source>(path`/sources/${name}`, {}, signal),
 	sync: (name: string) => http.post<Deployment>(`${path`/sources/${name}/sync`}?wait=true`),
 	suspend: (name: string) => http.post<Source>(path`/sources/${name}/suspend`),
@@ -109,18 +124,15 @@ export const api = {
 	allTriggers: (filter: Search & Page, signal?: Signal) =>
 		http.get<List<Trigger>>('/triggers', query(filter), signal),
 	app: (name: string, signal?: Signal) => http.get<App>(path`/apps/${name}`, {}, signal),
-	scripts: (app: string, signal?: Signal) =>
-		http.get<List<Script>>(path`/apps/${app}/scripts`, {}, signal),
+	scripts: (app: string, signal?: Signal) => whole<Script>(path`/apps/${app}/scripts`, signal),
 	script: (app: string, file: string, signal?: Signal) =>
 		http.get<ScriptText>(
 			`${path`/apps/${app}/scripts/`}${file.split('/').map(encodeURIComponent).join('/')}`,
 			{},
 			signal
 		),
-	routes: (app: string, signal?: Signal) =>
-		http.get<List<Route>>(path`/apps/${app}/routes`, {}, signal),
-	env: (app: string, signal?: Signal) =>
-		http.get<List<EnvVariable>>(path`/apps/${app}/env`, {}, signal),
+	routes: (app: string, signal?: Signal) => whole<Route>(path`/apps/${app}/routes`, signal),
+	env: (app: string, signal?: Signal) => whole<EnvVariable>(path`/apps/${app}/env`, signal),
 	drift: (app: string, signal?: Signal) =>
 		http.get<Drift>(path`/apps/${app}/drift`, {}, signal),
 	drifts: (page: Page, signal?: Signal) => http.get<List<AppDrift>>('/drift', query(page), signal),
@@ -130,8 +142,7 @@ export const api = {
 		http.post<Adopted>(path`/apps/${app}/adopt`, to),
 	heal: (app: string) => http.post<Healed>(path`/apps/${app}/heal`),
 
-	triggers: (app: string, signal?: Signal) =>
-		http.get<List<Trigger>>(path`/apps/${app}/triggers`, {}, signal),
+	triggers: (app: string, signal?: Signal) => whole<Trigger>(path`/apps/${app}/triggers`, signal),
 	createCron: (app: string, trigger: CronTrigger) =>
 		http.post<Trigger>(path`/apps/${app}/triggers/cron`, trigger),
 	changeTrigger: (app: string, name: string, fields: { enabled: boolean }) =>

@@ -1680,8 +1680,7 @@ export interface components {
             p99_ms: number | null;
             /** Format: date-time */
             until: string;
-            /** @enum {string} */
-            window: "15m" | "1h" | "6h" | "24h" | "7d" | "30d";
+            window: string;
         };
         /**
          * @description Something that was written.
@@ -2229,7 +2228,7 @@ export interface components {
          *     }
          */
         Fire: {
-            /** @description In place of what the trigger's kind would give. */
+            /** @description Laid over what an event of the trigger's kind carries. */
             payload?: unknown;
         };
         /**
@@ -3350,8 +3349,7 @@ export interface components {
             p99_ms: number | null;
             /** Format: date-time */
             until: string;
-            /** @enum {string} */
-            window: "15m" | "1h" | "6h" | "24h" | "7d" | "30d";
+            window: string;
         };
         /**
          * @description A trigger, with the keys of its kind.
@@ -3530,7 +3528,7 @@ export interface operations {
                 cursor?: string;
                 /** @description Only those whose runs go so. */
                 health?: "healthy" | "degraded" | "idle";
-                /** @description At most so many items. */
+                /** @description At most so many items, and never more than 1,000. */
                 limit?: number;
                 /** @description Words that stand in name or description. */
                 q?: string;
@@ -3959,7 +3957,7 @@ export interface operations {
             query?: {
                 /** @description `next_cursor` of an earlier part: go on after it. */
                 cursor?: string;
-                /** @description At most so many items. */
+                /** @description At most so many items, and never more than 1,000. */
                 limit?: number;
             };
             header?: never;
@@ -4248,7 +4246,7 @@ export interface operations {
             query?: {
                 /** @description `next_cursor` of an earlier part: go on after it. */
                 cursor?: string;
-                /** @description At most so many items. */
+                /** @description At most so many items, and never more than 1,000. */
                 limit?: number;
             };
             header?: never;
@@ -4346,7 +4344,7 @@ export interface operations {
             query?: {
                 /** @description `next_cursor` of an earlier part: go on after it. */
                 cursor?: string;
-                /** @description At most so many items. */
+                /** @description At most so many items, and never more than 1,000. */
                 limit?: number;
             };
             header?: never;
@@ -4520,7 +4518,7 @@ export interface operations {
             query?: {
                 /** @description `next_cursor` of an earlier part: go on after it. */
                 cursor?: string;
-                /** @description At most so many items. */
+                /** @description At most so many items, and never more than 1,000. */
                 limit?: number;
             };
             header?: never;
@@ -5444,7 +5442,7 @@ export interface operations {
                 app?: string;
                 /** @description `next_cursor` of an earlier part: go on after it. */
                 cursor?: string;
-                /** @description At most so many items. */
+                /** @description At most so many items, and never more than 1,000. */
                 limit?: number;
                 /** @description At this time or later (RFC 3339). */
                 since?: string;
@@ -5535,7 +5533,7 @@ export interface operations {
                 app?: string;
                 /** @description `next_cursor` of an earlier part: go on after it. */
                 cursor?: string;
-                /** @description At most so many items. */
+                /** @description At most so many items, and never more than 1,000. */
                 limit?: number;
                 /** @description At this time or later (RFC 3339). */
                 since?: string;
@@ -6033,7 +6031,7 @@ export interface operations {
                 brief?: boolean;
                 /** @description `next_cursor` of an earlier part: go on after it. */
                 cursor?: string;
-                /** @description At most so many items. */
+                /** @description At most so many items, and never more than 1,000. */
                 limit?: number;
                 /** @description A source's name or id: only its deployments. */
                 source?: string;
@@ -6340,7 +6338,7 @@ export interface operations {
             query?: {
                 /** @description `next_cursor` of an earlier part: go on after it. */
                 cursor?: string;
-                /** @description At most so many items. */
+                /** @description At most so many items, and never more than 1,000. */
                 limit?: number;
             };
             header?: never;
@@ -6570,7 +6568,7 @@ export interface operations {
             query?: {
                 /** @description `next_cursor` of an earlier part: go on after it. */
                 cursor?: string;
-                /** @description At most so many items. */
+                /** @description At most so many items, and never more than 1,000. */
                 limit?: number;
             };
             header?: never;
@@ -7602,7 +7600,7 @@ export interface operations {
                 app?: string;
                 /** @description `next_cursor` of an earlier part: go on after it. */
                 cursor?: string;
-                /** @description At most so many items. */
+                /** @description At most so many items, and never more than 1,000. */
                 limit?: number;
                 /** @description Words that stand in app, path, methods or script. */
                 q?: string;
@@ -7693,7 +7691,7 @@ export interface operations {
                 cursor?: string;
                 /** @description What started them. */
                 kind?: "http" | "cron" | "kv" | "docs" | "dead_letter" | "invoke" | "enqueue";
-                /** @description At most so many items. */
+                /** @description At most so many items, and never more than 1,000. */
                 limit?: number;
                 /** @description At this time or later (RFC 3339). */
                 since?: string;
@@ -8058,7 +8056,7 @@ export interface operations {
                 app?: string;
                 /** @description `next_cursor` of an earlier part: go on after it. */
                 cursor?: string;
-                /** @description At most so many items. */
+                /** @description At most so many items, and never more than 1,000. */
                 limit?: number;
                 /** @description Words that stand in app or path. */
                 q?: string;
@@ -8485,7 +8483,7 @@ export interface operations {
             query?: {
                 /** @description `next_cursor` of an earlier part: go on after it. */
                 cursor?: string;
-                /** @description At most so many items. */
+                /** @description At most so many items, and never more than 1,000. */
                 limit?: number;
             };
             header?: never;
@@ -8938,7 +8936,7 @@ export interface operations {
             query?: {
                 /** @description `next_cursor` of an earlier part: go on after it. */
                 cursor?: string;
-                /** @description At most so many items. */
+                /** @description At most so many items, and never more than 1,000. */
                 limit?: number;
             };
             header?: never;
@@ -9484,8 +9482,8 @@ export interface operations {
             query?: {
                 /** @description An app's name or id: only what concerns it. */
                 app?: string;
-                /** @description How far back. */
-                window?: "15m" | "1h" | "6h" | "24h" | "7d" | "30d";
+                /** @description How far back, up to 30 days. */
+                window?: string;
             };
             header?: never;
             path?: never;
@@ -9574,10 +9572,10 @@ export interface operations {
                 app?: string;
                 /** @description `next_cursor` of an earlier part: go on after it. */
                 cursor?: string;
-                /** @description At most so many items. */
+                /** @description At most so many items, and never more than 1,000. */
                 limit?: number;
-                /** @description How far back. */
-                window?: "15m" | "1h" | "6h" | "24h" | "7d" | "30d";
+                /** @description How far back, up to 30 days. */
+                window?: string;
             };
             header?: never;
             path?: never;
@@ -9661,7 +9659,7 @@ export interface operations {
                 app?: string;
                 /** @description `next_cursor` of an earlier part: go on after it. */
                 cursor?: string;
-                /** @description At most so many items. */
+                /** @description At most so many items, and never more than 1,000. */
                 limit?: number;
                 /** @description Words that stand in app, name, kind or script. */
                 q?: string;

@@ -59,11 +59,7 @@ pub(super) fn operations(api: Api) -> Api {
         )
         .more("Apps that ran nothing are there, too.")
         .of_app()
-        .query(
-            "window",
-            "How far back.",
-            json!({ "type": "string", "enum": stats::words(), "default": "1h" }),
-        )
+        .query("window", "How far back, up to 30 days.", stats::window_schema())
         .lists_by_name("AppStats"),
     )
 }
