@@ -777,7 +777,7 @@ mod tests {
             "name: a\ndomains: [Bücher.Example., ПРИМЕР.example]\npermissions: {http: {allow: \
              [API.example.com., '*.BÜCHER.example', 'a_b.example', 'bücher。example']}}\n",
         );
-        let domains: Vec<&str> = manifest.domains.iter().map(String::as_str).collect();
+        let domains: Vec<&str> = manifest.domains.keys().map(String::as_str).collect();
         assert_eq!(domains, ["xn--bcher-kva.example", "xn--e1afmkfd.example"]);
         let expected = [
             "*.xn--bcher-kva.example",

@@ -28,15 +28,6 @@ fn parsed(text: &str) -> Value {
     serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
 }
 
-fn a_link_is_told_as_it_is_when_it_is_pushed(server: &Server, repository: &TestRepository) {
-    let link = repository.path().join("apps/app/scripts/link.rhai");
-    std::os::unix::fs::symlink("a.rhai", &link).expect("a link");
-    let (code, out, _) = server.program(repository.path(), &["plan", "."]);
-    let told = out.contains("apps/app/scripts/link.rhai:1:1: error[E0204]");
-    assert_eq!((code, told), (1, true), "{out}");
-    fs::remove_file(link).expect("removed");
-}
-
 #[test]
 fn sources_are_added_waited_for_planned_against_and_removed() {
     let server = Server::start(Path::new(HOSTED));
@@ -92,7 +83,6 @@ fn sources_are_added_waited_for_planned_against_and_removed() {
     );
     let (_, out, _) = server.program(here, &["plan", second_path, "--format", "markdown"]);
     assert!(out.starts_with("### PiCloud plan"), "{out}");
-    a_link_is_told_as_it_is_when_it_is_pushed(&server, &second);
     let (code, _, err) = server.program(here, &["plan", second_path, "--source", "none"]);
     assert_eq!((code, err.contains("source")), (1, true), "{err}");
     let commit = second.commit("feat: two");
