@@ -127,6 +127,7 @@ impl Dispatcher {
             released: false,
             leasing: None,
             looking: None,
+            left_out: false,
         };
         let mut backoff = Duration::from_millis(50);
         loop {
@@ -182,6 +183,8 @@ struct Looker {
     leasing: Option<Leasing>,
     /// A look that is under way: what is at hand is started meanwhile.
     looking: Option<Looking>,
+    /// Whether the last look left apps out whose room requests had taken, which may have ended since.
+    left_out: bool,
 }
 
 impl Looker {
@@ -259,20 +262,22 @@ impl Looker {
         let Some(leasing) = self.leasing.take() else {
             return false;
         };
-        let this = &self.running.dispatcher;
         let quick = self.lanes.quick();
         let most = if quick.is_empty() {
             MAX_RUNNING.saturating_sub(self.lanes.running() + self.lanes.waiting())
         } else {
             BATCH
         };
+        let (closed, left_out) = self.closed();
         let request = LeaseRequest {
             most: i32::try_from(most).unwrap_or(1),
             own: self.running.own.lock().iter().copied().collect(),
-            closed: self.closed(),
+            closed,
             quick,
             ahead: AHEAD,
         };
+        self.left_out = left_out;
+        let this = &self.running.dispatcher;
         self.looking = Some(looking::look(leasing, this.node, request, this.clock.now()));
         true
     }
@@ -296,19 +301,26 @@ impl Looker {
         this.store.give_back(this.node, &unknown).await
     }
 
-    /// Apps of which nothing is to be leased now.
-    fn closed(&self) -> Vec<Uuid> {
+    /// Apps of which nothing is to be leased now; and whether requests are why, of whose end nobody
+    /// tells.
+    fn closed(&self) -> (Vec<Uuid>, bool) {
         let served = self.running.dispatcher.holder.served();
-        let full = served
-            .apps()
-            .filter(|app| app.stats.in_flight.load(Relaxed) >= app.limits.concurrency);
-        let full = full.map(|app| app.snapshot.id.0);
-        full.chain(self.unknown.iter().map(|app| app.0)).collect()
+        let mut closed: Vec<Uuid> = self.unknown.iter().map(|app| app.0).collect();
+        let mut left_out = false;
+        for app in served.apps() {
+            // Looked at once: it may be another number the next time.
+            let all = app.stats.in_flight.load(Relaxed);
+            if all >= app.limits.concurrency {
+                closed.push(app.snapshot.id.0);
+                left_out |= all > self.lanes.running_of(app.snapshot.id);
+            }
+        }
+        (closed, left_out)
     }
 
     /// How long there is nothing to look at that nobody tells of.
     fn sleep_until(&self, next: Option<DateTime<Utc>>) -> Duration {
-        if self.is_crowded_out() {
+        if self.left_out || self.is_crowded_out() {
             return FULL;
         }
         next.map_or(SWEEP, |next| {

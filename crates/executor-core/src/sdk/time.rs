@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use chrono::{
-    DateTime, SecondsFormat, TimeDelta, TimeZone, Utc,
+    DateTime, Datelike, SecondsFormat, TimeDelta, TimeZone, Utc,
     format::{Item, StrftimeItems},
 };
 use chrono_tz::Tz;
@@ -99,6 +99,8 @@ fn add(text: &str, by: &str) -> Native<ImmutableString> {
         .ok_or_else(|| invalid(format!("{by:?} is no duration like \"1h30m\"")))?;
     let sum = at
         .checked_add_signed(delta)
+        // RFC 3339 has years of four digits.
+        .filter(|sum| (0..=9_999).contains(&sum.year()))
         .ok_or_else(|| invalid("the time is beyond the calendar"))?;
     Ok(show(sum).into())
 }

@@ -349,3 +349,30 @@ fn a_node_that_ends_hands_back_what_does_not_end_and_another_takes_it_at_once() 
     drop((manager, first, second));
     postgres.stop();
 }
+
+#[test]
+fn an_event_of_a_run_that_took_all_of_its_apps_room_does_not_wait() {
+    let repository = TestRepository::new();
+    repository.write(
+        "app.yaml",
+        "name: narrow\nlimits: {concurrency: 1}\nroutes: [{path: /, script: scripts/set.rhai}]\n\
+         triggers: [{name: seen, kind: kv, collection: c, script: scripts/seen.rhai}]\n",
+    );
+    repository.write("scripts/set.rhai", "kv::incr(\"c\", \"k\")");
+    repository.write("scripts/seen.rhai", "1");
+    repository.commit("feat: an app with room for one");
+    let server = Server::start(repository.path());
+    // One that found room by chance says nothing.
+    for round in 1..=8 {
+        let busy = || server.get("/apps/narrow/").status == 503;
+        while busy() {}
+        eventually("the event's run", || {
+            let runs = items(&server.admin("/runs?app=narrow&kind=kv"));
+            runs.len() == round
+        });
+    }
+    for run in items(&server.admin("/runs?app=narrow&kind=kv")) {
+        // Told or not, it is looked for every 15 seconds.
+        assert!(run["queue_ms"].as_f64() < Some(10_000.0), "{run}");
+    }
+}
