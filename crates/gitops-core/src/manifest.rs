@@ -220,7 +220,7 @@ fn document(text: &str, report: &mut Report<'_>, what: &str) -> Option<Node> {
             let at = line.and_then(|line| line.chars().nth(error.place.column as usize - 1));
             let hint = match at {
                 _ if braces => Some("put a path with parameters in quotes: path: '/entries/{id}'"),
-                Some('*') => {
+                Some('*') if error.code == "E0101" => {
                     Some("`*` begins an alias: put the value in quotes, like \"*/5 * * * *\"")
                 }
                 Some('@' | '`' | '%') => Some("put the value in quotes, like \"@daily\""),

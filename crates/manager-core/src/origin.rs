@@ -86,6 +86,21 @@ impl Origin {
         }
     }
 
+    /// What is said where the branch isn't there; `None`: it may well come, as the first push does.
+    pub(crate) fn lacks_branch(&self, source: &SourceRecord) -> Option<String> {
+        let whose = match self {
+            Self::Local(..) => "repository",
+            Self::Remote(..) => "remote",
+            Self::Hosted(_) | Self::WorkTree(_) | Self::Preview(_) => return None,
+        };
+        let branch = self.branch(source)?;
+        Some(if branch.starts_with("refs/") {
+            format!("the {whose} has no `{branch}`")
+        } else {
+            format!("the {whose} has no branch `{branch}`")
+        })
+    }
+
     /// The source's path below the repository's root.
     pub(crate) fn prefix(&self) -> &str {
         match self {

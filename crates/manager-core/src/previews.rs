@@ -532,9 +532,14 @@ impl Shown {
                         let took = deployment
                             .duration_ms
                             .map_or_else(String::new, |ms| format!(" in {ms:.0} ms"));
+                        let words = if deployment.status == DeploymentStatus::Synced {
+                            ("success", "is live")
+                        } else {
+                            ("warning", "is live in part")
+                        };
                         out.push_str(&format!(
-                            "success: a preview of {} is live{took}\n",
-                            deployment.commit
+                            "{}: a preview of {} {}{took}\n",
+                            words.0, deployment.commit, words.1
                         ));
                     }
                     Some(deployment) => out.push_str(&format!(

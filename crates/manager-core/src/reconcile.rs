@@ -372,14 +372,8 @@ impl Deployer {
         }
         let (repository, head) = self.head().await?;
         if head.is_none()
-            && let Origin::Remote(..) = self.origin
+            && let Some(told) = self.origin.lacks_branch(&self.source)
         {
-            let branch = self.origin.branch(&self.source).unwrap_or("main");
-            let told = if branch.starts_with("refs/") {
-                format!("the remote has no `{branch}`")
-            } else {
-                format!("the remote has no branch `{branch}`")
-            };
             return Err(DeployError::Stalled(GitError::Remote(told)));
         }
         let Some(head) = head.filter(|head| source.settled_head.as_ref() != Some(head)) else {

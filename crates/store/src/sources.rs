@@ -243,6 +243,18 @@ impl Store {
         Ok(())
     }
 
+    /// Has a head that was dealt with looked at anew.
+    pub async fn reconsider_head(&self, id: SourceId, head: &CommitId) -> Result<(), StoreError> {
+        sqlx::query!(
+            "UPDATE sources SET settled_head = NULL WHERE id = $1 AND settled_head = $2 AND NOT suspended",
+            id.0,
+            head.as_str(),
+        )
+        .execute(self.pool())
+        .await?;
+        Ok(())
+    }
+
     /// Lets a held commit go.
     pub async fn approve_commit(&self, id: SourceId, commit: &CommitId) -> Result<(), StoreError> {
         sqlx::query!(

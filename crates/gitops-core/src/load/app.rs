@@ -1,6 +1,7 @@
 //! One app's folder: its manifest, held against the files that are there.
 
 use std::{
+    cell::Cell,
     collections::{BTreeMap, HashMap},
     sync::Arc,
 };
@@ -76,6 +77,7 @@ pub(super) fn read(
     let handlers = Handlers {
         scripts: &files.scripts,
         unreadable: files.unreadable(folder.dir),
+        comparisons: Cell::new(MAX_COMPARISONS),
     };
     let routes = routes(&manifest, &handlers, &mut report);
     let triggers = triggers(&manifest, &handlers, &mut report);
@@ -646,7 +648,12 @@ struct Handlers<'a> {
     scripts: &'a Scripts,
     /// Paths below the app at which something else was found.
     unreadable: Vec<String>,
+    /// Names that may still be compared for hints.
+    comparisons: Cell<usize>,
 }
+
+/// Names that are compared for the hints of one app.
+const MAX_COMPARISONS: usize = 50_000;
 
 impl Handlers<'_> {
     /// The handler that a key names.
@@ -685,6 +692,11 @@ impl Handlers<'_> {
                     .scripts
                     .iter()
                     .filter(|(_, script)| script.spec.kind == ScriptKind::Handler);
+                // To compare many names with many takes its time.
+                let left = self.comparisons.get();
+                self.comparisons
+                    .set(left.saturating_sub(self.scripts.len()));
+                let handlers = handlers.filter(|_| left > 0);
                 let hint = did_you_mean(name, handlers.map(|(path, _)| path.as_str()))
                     .unwrap_or_else(|| {
                         "scripts lie below `scripts/` and end in `.rhai`".to_owned()

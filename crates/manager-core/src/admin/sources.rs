@@ -9,7 +9,12 @@ use axum::{
     http::{HeaderMap, StatusCode},
     response::Response,
 };
-use picloud_shared::{SourceId, SourceName, duration, sdk::SecretValue};
+use picloud_shared::{
+    SourceId, SourceName,
+    deployment::{DeploymentReason, DeploymentStatus},
+    duration,
+    sdk::SecretValue,
+};
 use picloud_store::{Forge, SourceKind, SourceRecord};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -312,6 +317,7 @@ pub(super) async fn sync(
     let deployer = deployer(&state, &source)?;
     let target = source.name.as_str();
     audit(&state, &caller, "source.sync", target, json!({})).await?;
+    reconsider(&state, &source).await?;
     if !query.wait {
         deployer.kick();
         return Ok((StatusCode::ACCEPTED, Json(json!({ "source": source.name }))));
@@ -328,6 +334,22 @@ pub(super) async fn sync(
         )),
         None => Err(Problem::not_found("commit: the branch has none yet")),
     }
+}
+
+/// A head of which not all is live is tried again where a person asks for it: what was in its way
+/// may be gone, be it another source's app or what a check needs.
+async fn reconsider(state: &AdminState, source: &SourceRecord) -> Answer<()> {
+    use DeploymentStatus::{Failed, Partial, Reverted};
+    let Some(last) = state.store.last_deployment(&source.name).await? else {
+        return Ok(());
+    };
+    if matches!(last.status, Failed | Partial | Reverted)
+        && last.reason == DeploymentReason::Commit
+        && source.settled_head.as_ref() == Some(&last.commit)
+    {
+        state.store.reconsider_head(source.id, &last.commit).await?;
+    }
+    Ok(())
 }
 
 pub(super) async fn suspend(

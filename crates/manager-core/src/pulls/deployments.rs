@@ -133,7 +133,10 @@ fn words(deployment: &Deployment) -> (CommitState, String) {
     match deployment.status {
         DeploymentStatus::Synced => (
             CommitState::Success,
-            format!("live{took}, {changes} changes"),
+            format!(
+                "live{took}, {changes} {}",
+                if changes == 1 { "change" } else { "changes" }
+            ),
         ),
         DeploymentStatus::Partial => (
             CommitState::Failure,

@@ -511,7 +511,8 @@ fn status(errors: &[Diagnostic], loaded: &Loaded, plan: &Plan) -> DeploymentStat
         .iter()
         .filter_map(|finding| finding.app.as_ref())
         .collect();
-    if of_source || loaded.desired.apps.len() == refused.len() {
+    // Where no app is valid, what else the commit does is done all the same: an app that it removes.
+    if of_source || loaded.desired.apps.len() == refused.len() && plan.apps.is_empty() {
         DeploymentStatus::Failed
     } else {
         DeploymentStatus::Partial

@@ -13,18 +13,24 @@ use crate::{
 /// Deploys the head of a source and waits for it.
 pub fn run(args: &SyncArgs) -> Result<Ending> {
     let client = Client::connect(&args.remote.connection)?;
-    let answer = wait(async {
+    let (answer, suspended) = wait(async {
         let source = match &args.source {
             Some(source) => source.clone(),
             None => only_source(&client).await?,
         };
+        let named = format!("/sources/{}", crate::url_encode(&source));
         let path = format!(
             "/sources/{}/sync?wait={}",
             crate::url_encode(&source),
             !args.no_wait
         );
-        client.post(&path, Vec::new(), "application/json").await
+        let answer = client.post(&path, Vec::new(), "application/json").await?;
+        let shown = client.get(&named).await?;
+        Ok((answer, shown["suspended"] == true))
     })?;
+    if suspended {
+        crate::complain("nothing is deployed: the source is suspended (`picloud resume`)\n");
+    }
     if args.remote.format == Format::Json {
         print_json(&answer)?;
     } else if args.no_wait {

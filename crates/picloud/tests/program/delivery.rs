@@ -237,6 +237,57 @@ fn a_folder_is_planned_as_it_lies_in_its_repository() {
 }
 
 #[test]
+fn what_was_in_a_commits_way_is_asked_about_again_and_hinders_nothing_else() {
+    let server = Server::start(Path::new(HOSTED));
+    let (first, second) = (app("shop"), app("shop"));
+    let here = first.path();
+    let path = |repository: &TestRepository| repository.path().display().to_string();
+    let run = |arguments: &[&str]| server.program(here, arguments);
+    assert_eq!(run(&["sources", "add", "one", &path(&first)]).0, 0);
+    assert_eq!(run(&["sync", "one"]).0, 0);
+    assert_eq!(run(&["sources", "add", "two", &path(&second)]).0, 0);
+    let (code, out, err) = run(&["sync", "two"]);
+    assert_eq!((code, out.contains("1 error")), (1, true), "{out}{err}");
+    let (code, out, _) = run(&["sources", "remove", "one", "--format", "json"]);
+    assert_eq!((code, &parsed(&out)["removed"]), (0, &json!("one")));
+    let (code, out, err) = run(&["sync", "two"]);
+    assert_eq!((code, out.starts_with("synced ")), (0, true), "{out}{err}");
+    assert_eq!(server.get("/apps/shop/").status, 200);
+
+    // Where no app is valid, one that is removed is removed all the same.
+    for name in ["a", "b", "c"] {
+        second.write(&format!("apps/{name}/app.yaml"), &format!("name: {name}\n"));
+    }
+    second.commit("feat: more");
+    assert_eq!(run(&["sync", "two"]).0, 0);
+    second.git(&["rm", "-rq", "apps/app"]);
+    for name in ["a", "b", "c"] {
+        second.write(
+            &format!("apps/{name}/app.yaml"),
+            &format!("name: {name}\nx: y\n"),
+        );
+    }
+    second.commit("feat: less");
+    eventually("the end of the one that is gone", || {
+        server.get("/apps/shop/").status == 404
+    });
+    assert_eq!(run(&["sync", "two"]).0, 1);
+    let left = server.admin("/apps")["items"].as_array().map(Vec::len);
+    assert_eq!(left, Some(3));
+
+    // A branch that isn't there is told, and a source that is suspended.
+    let nowhere = ["sources", "add", "three", &path(&first), "--branch", "mian"];
+    assert_eq!(run(&nowhere).0, 0);
+    eventually("what is wrong with it", || {
+        let shown = server.admin("/sources/three");
+        shown["error"] == "the repository has no branch `mian`"
+    });
+    assert_eq!(run(&["suspend", "two"]).0, 0);
+    let (_, _, err) = run(&["sync", "two"]);
+    assert!(err.contains("is suspended"), "{err}");
+}
+
+#[test]
 fn a_backup_restored_elsewhere_is_the_same_server() {
     let repository = app("app");
     let server = Server::start(Path::new(HOSTED));
