@@ -172,6 +172,10 @@ impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::BadCursor => Self::invalid(error.to_string()),
+            // untranslatable_character, character_not_in_repertoire: a NUL inside of a text.
+            error if matches!(error.sql_state().as_deref(), Some("22P05" | "22021")) => {
+                Self::invalid("text must not hold the character U+0000")
+            }
             error if error.is_unavailable() => {
                 Self::unavailable("the database is away; try again in a moment")
             }

@@ -1,9 +1,12 @@
 //! Runs.
 
+use std::time::Duration;
+
 use axum::{
     Json,
     extract::{Path, Query, State},
 };
+use chrono::{DateTime, Utc};
 use picloud_shared::{RunId, RunRecord, RunStatus, run::RunKind};
 use picloud_store::runs::RunFilter;
 use serde::Deserialize;
@@ -14,6 +17,13 @@ use super::{
     access::{Authorized, RunView},
     answer::{Answer, ListQuery, Problem, none, page, parse_time},
 };
+
+/// Who has just been answered asks for the run at once; records are written in batches. So long,
+/// and so often, one is waited for.
+const WAIT: Duration = Duration::from_millis(50);
+const WAITS: u32 = 20;
+/// Milliseconds since its beginning in which a run is new.
+const NEW_MS: u64 = 20_000;
 
 #[derive(Deserialize)]
 pub(super) struct Filter {
@@ -54,14 +64,28 @@ pub(super) async fn show(
     Path(id): Path<String>,
 ) -> Answer {
     let id: RunId = id.parse().map_err(|_| Problem::not_found("run"))?;
-    let record = state
-        .store
-        .run(id)
-        .await?
-        .filter(|record| caller.sees(&record.app));
+    let mut record = state.store.run(id).await?;
+    let mut waits = if is_new(id, state.clock.now()) {
+        WAITS
+    } else {
+        0
+    };
+    while record.is_none() && waits > 0 {
+        tokio::time::sleep(WAIT).await;
+        record = state.store.run(id).await?;
+        waits -= 1;
+    }
+    let record = record.filter(|record| caller.sees(&record.app));
     Ok(Json(show_value(
         &record.ok_or_else(|| Problem::not_found("run"))?,
     )))
+}
+
+/// Whether a run began so lately that its record may be on its way: its id (UUIDv7) says when.
+fn is_new(id: RunId, now: DateTime<Utc>) -> bool {
+    let began = u64::try_from(id.0.as_u128() >> 80).unwrap_or_default();
+    let now = u64::try_from(now.timestamp_millis()).unwrap_or_default();
+    now.checked_sub(began).is_some_and(|age| age < NEW_MS)
 }
 
 fn word<T>(name: &str, text: Option<&str>, parse: impl Fn(&str) -> Option<T>) -> Answer<Option<T>> {
@@ -87,4 +111,27 @@ pub(super) fn show_value(record: &RunRecord) -> Value {
         fields.insert(name.to_owned(), input);
     }
     value
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+
+    #[test]
+    fn an_id_says_when_its_run_began() {
+        let at = |ms: i64| DateTime::from_timestamp_millis(ms).expect("a time");
+        let id = RunId(Uuid::from_u128(1_000_000_u128 << 80 | 7 << 76 | 5));
+        for (now, expected) in [
+            (999_999, false),
+            (1_000_000, true),
+            (1_019_999, true),
+            (1_020_000, false),
+        ] {
+            assert_eq!(is_new(id, at(now)), expected, "{now}");
+        }
+        assert!(!is_new(RunId(Uuid::nil()), at(1_000_000)));
+        assert!(!is_new(RunId(Uuid::max()), at(1_000_000)));
+    }
 }

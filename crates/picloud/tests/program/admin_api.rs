@@ -469,6 +469,20 @@ fn statistics_count_every_run() {
 }
 
 #[test]
+fn a_run_can_be_asked_for_as_soon_as_it_is_answered() {
+    let repository = repository();
+    let server = Server::start(repository.path());
+    for path in ["/apps/app/", "/apps/app/bad"] {
+        for _ in 0..3 {
+            let answer = server.get(path);
+            let run = answer.header("x-picloud-run").expect("a run");
+            let found = server.admin_request("GET", &format!("/runs/{run}"), None);
+            assert_eq!(found.status, 200, "{found:?}");
+        }
+    }
+}
+
+#[test]
 fn what_is_fired_by_hand_carries_what_its_kind_carries() {
     let repository = TestRepository::new();
     repository.write(
@@ -504,6 +518,9 @@ fn what_is_fired_by_hand_carries_what_its_kind_carries() {
         (&json!(7), &json!([1]), &json!("UTC")),
         "{cron}"
     );
+    let strange = json!({ "payload": { "more": "a\u{0}b" } });
+    let refused = server.admin_request("POST", "/apps/app/triggers/nightly/fire", Some(&strange));
+    assert_eq!(refused.status, 422, "{refused:?}");
     // One that is switched off, too, with its name.
     let event = fired("off", Some(&json!({ "key": "k", "value": 5 })));
     assert_eq!(event["trigger"], "off", "{event}");
