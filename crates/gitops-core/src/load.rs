@@ -212,6 +212,9 @@ fn read_settings(
 ) -> Result<SourceSettings, ReadError> {
     let entries = reader.tree(start)?;
     let Some(entry) = entries.iter().find(|entry| entry.name == b"picloud.yaml") else {
+        let mut found = Found::default();
+        misnamed(&mut found, &entries, path, "picloud");
+        findings.append(&mut found.findings);
         return Ok(SourceSettings::default());
     };
     let path = join(path, "picloud.yaml");
@@ -375,6 +378,7 @@ fn walk(
             found.findings.extend(below.findings.iter().cloned());
         }
         beside_apps(&mut found, &entries, dir, depth);
+        misnamed(&mut found, &entries, dir, "app");
     }
     let found = Arc::new(found);
     let remembered = Remembered {
@@ -385,6 +389,18 @@ fn walk(
         .folders
         .insert((id.clone(), dir.to_owned()), remembered);
     Ok(found)
+}
+
+/// Tells of a manifest with the other ending of YAML, which nothing reads.
+fn misnamed(found: &mut Found, entries: &[TreeEntry], dir: &str, stem: &str) {
+    let name = format!("{stem}.yml");
+    if entries.iter().any(|entry| entry.name == name.as_bytes()) {
+        let mut report = Report::new(join(dir, &name), "");
+        let message = format!("`{name}` is not read");
+        let hint = Some(format!("name it `{stem}.yaml`"));
+        report.add(Severity::Warning, "W0404", Place::START, message, hint);
+        found.findings.append(&mut report.found);
+    }
 }
 
 /// Tells of links and submodules where apps lie, which would be taken for apps. Links with an

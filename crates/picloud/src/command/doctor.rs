@@ -82,8 +82,18 @@ fn data_dir(config: &ServerConfig) -> Check {
 }
 
 fn port(config: &ServerConfig) -> Check {
+    let own = crate::client::running(Some(&config.data_dir)).ok();
+    let own = own.filter(|own| own.url == format!("http://{}", config.listen));
     let (good, detail) = match std::net::TcpListener::bind(config.listen) {
         Ok(_) => (true, format!("{} is free", config.listen)),
+        // What it is there for.
+        Err(error) if error.kind() == std::io::ErrorKind::AddrInUse && own.is_some() => {
+            let pid = own.map_or(0, |own| own.pid);
+            (
+                true,
+                format!("{}: the server {pid} runs there", config.listen),
+            )
+        }
         Err(error) => (
             false,
             format!("{}: {error}; a server may run there already", config.listen),

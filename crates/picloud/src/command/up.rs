@@ -92,6 +92,9 @@ fn run(config: &ServerConfig, source: Option<NamedSource>) -> Result<Ending> {
         _ => {}
     }
     let data = DataDir::open(&config.data_dir)?;
+    if let Some(ready) = &config.ready_file {
+        forget(ready)?;
+    }
     let listener = TcpListener::bind(config.listen).with_context(|| {
         format!(
             "cannot listen on {}; name another address with --listen",
@@ -130,6 +133,16 @@ fn run(config: &ServerConfig, source: Option<NamedSource>) -> Result<Ending> {
     }
     served?;
     Ok(Ending::Done)
+}
+
+/// Removes what an earlier server said: it is not ready any more.
+fn forget(ready: &std::path::Path) -> Result<()> {
+    match std::fs::remove_file(ready) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot replace {}", ready.display()))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// As many open files as the system lets this process have: a connection takes two.
