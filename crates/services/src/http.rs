@@ -162,8 +162,11 @@ impl HttpServiceImpl {
             let mut request = client
                 .request(method.clone(), url.clone())
                 .headers(headers.clone());
-            if let Some(body) = &body {
+            if let Some(body) = body.as_ref().filter(|body| !body.is_empty()) {
                 request = request.body(body.clone());
+            } else if matches!(method, Method::POST | Method::PUT | Method::PATCH) {
+                // Some servers refuse what is silent of it (RFC 9110, section 8.6).
+                request = request.header(header::CONTENT_LENGTH, 0);
             }
             let response = timeout(self.times.connect + self.times.head, request.send())
                 .await
