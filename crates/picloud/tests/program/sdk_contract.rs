@@ -299,9 +299,13 @@ fn a_runs_record_has_the_fields_of_the_contract() {
     );
     repository.write(
         "scripts/a.rhai",
-        "import \"deep\" as deep;\nlog::info(\"begun\", #{ n: 1 });\nif ctx.request.params.how == \"deep\" {\n  deep::down(1);\n}\nif ctx.request.params.how == \"logs\" {\n  for n in 0..10010 { log::debug(`line ${n}`); }\n}\nif ctx.request.params.how == \"kv\" { kv::set(\"c\", \"k\", 1); }\n\"fine\"",
+        "import \"deep\" as deep;\nlog::info(\"begun\", #{ n: 1 });\nif ctx.request.params.how == \"deep\" {\n  deep::down(1);\n}\nif ctx.request.params.how == \"logs\" {\n  for n in 0..10010 { log::debug(`line ${n}`); }\n}\nif ctx.request.params.how == \"kv\" { kv::set(\"c\", \"k\", 1); }\nif ctx.request.params.how == \"other\" {\n  scripts::invoke(\"scripts/c.rhai\", 1);\n}\n\"fine\"",
     );
     repository.write("scripts/b.rhai", "ctx.event.kv.value + 1");
+    repository.write(
+        "scripts/c.rhai",
+        "\n\nscripts::invoke(\"scripts/\" + \"none.rhai\", 1)",
+    );
     let head = repository.commit("test: records");
     for mode in MODES {
         let server = Server::start_with_executor(repository.path(), mode);
@@ -381,6 +385,19 @@ fn a_runs_record_has_the_fields_of_the_contract() {
             (&told["request"]["method"], &told["request"]["status"]),
             (&json!("POST"), &json!(500)),
             "{told}"
+        );
+
+        // In a handler that another one runs, with the way there.
+        let error = record(&server.get("/apps/told/other"))["error"].clone();
+        assert_eq!(
+            (&error["script"], &error["line"], &error["column"]),
+            (&json!("scripts/c.rhai"), &json!(3), &json!(10)),
+            "{error}"
+        );
+        assert_eq!(
+            error["trace"],
+            json!(["scripts::invoke (scripts/a.rhai:11)"]),
+            "{error}"
         );
 
         let told = record(&server.get("/apps/told/logs"));
