@@ -125,13 +125,14 @@ impl Api {
         if text.at.is_empty() {
             return self.elsewhere(method, &path.replace("{*", "{"), T::ACCESS, text);
         }
-        for (path, body) in text.at {
+        for (at, body) in text.at {
             // One route that several addresses lead to: each has an id of its own.
             let mut one = text.clone();
-            let last = path.rsplit('/').next().unwrap_or_default();
-            one.id = format!("{}{}", text.id, pascal(last));
+            let own = at.split('/').zip(path.split('/'));
+            let own = own.filter_map(|(at, route)| (at != route).then(|| pascal(at)));
+            one.id = format!("{}{}", text.id, own.collect::<String>());
             one.body = Some(body);
-            self = self.elsewhere(method, path, T::ACCESS, one);
+            self = self.elsewhere(method, at, T::ACCESS, one);
         }
         self
     }

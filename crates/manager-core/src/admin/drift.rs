@@ -8,7 +8,7 @@ use axum::{
     extract::{Path, Query, State},
     http::StatusCode,
 };
-use picloud_shared::AppName;
+use picloud_shared::{AppName, plan::LiveApp};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -18,6 +18,7 @@ use super::{
     answer::{Answer, ListQuery, Problem, read},
     keys::audit,
     sources::{find, stalled},
+    triggers,
 };
 use crate::{
     drift::AppDrift,
@@ -86,41 +87,107 @@ pub(super) async fn adopt(
 ) -> Answer<(StatusCode, Json<Value>)> {
     let (drift, sides) = sides(&state, &app).await?;
     let body: AdoptBody = read(&body)?;
-    let deployer = of_source(&state, &drift).await?;
     let message = body.message.filter(|message| !message.trim().is_empty());
     let target = OnBranch {
-        branch: body.branch.clone(),
+        branch: body.branch,
         author: caller.grant.name.clone(),
         message: message.unwrap_or_else(|| format!("Adopt what is live of {}\n", drift.name)),
     };
+    let shown = commit(&state, &caller, &drift, sides, target, "app.adopt").await?;
+    Ok((StatusCode::CREATED, Json(shown)))
+}
+
+/// What `proposal` takes.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ProposalBody {
+    trigger: Value,
+    #[serde(default)]
+    branch: Option<String>,
+    #[serde(default)]
+    message: Option<String>,
+}
+
+/// A trigger more, as a change of the repository's files: to be reviewed, with nothing live before.
+pub(super) async fn propose(
+    State(state): State<AdminState>,
+    caller: Authorized<DriftHeal>,
+    Path((app, kind)): Path<(String, String)>,
+    body: Bytes,
+) -> Answer<(StatusCode, Json<Value>)> {
+    let (drift, mut sides) = sides(&state, &app).await?;
+    if !triggers::KINDS.contains(&kind.as_str()) {
+        return Err(Problem::not_found("kind of trigger"));
+    }
+    let body: ProposalBody = read(&body)?;
+    let (Some(declared), Some(live)) = (&sides.desired, &sides.live) else {
+        let detail = "git and what is live have not both got the app";
+        return Err(Problem::new(StatusCode::CONFLICT, "not_adoptable", detail));
+    };
+    // As git has it, and not as it is live: what differs besides is not proposed.
+    let mut proposed = LiveApp {
+        spec: Arc::clone(declared),
+        damaged: Vec::new(),
+        ..live.clone()
+    };
+    let (name, trigger) = triggers::parse_kind(&proposed, &kind, body.trigger)?;
+    let spec = Arc::make_mut(&mut proposed.spec);
+    if spec.triggers.insert(name.clone(), trigger).is_some() {
+        let detail = format!("git declares a trigger `{name}` of the app already");
+        return Err(Problem::conflict("name_taken", detail));
+    }
+    sides.live = Some(proposed);
+    let Some(branch) = body.branch else {
+        let deployer = of_source(&state, &drift).await?;
+        let adopted = deployer.adoption(sides).await.map_err(refused)?;
+        return Ok((StatusCode::OK, Json(show_adopted(&drift, &adopted))));
+    };
+    let message = body.message.filter(|message| !message.trim().is_empty());
+    let target = OnBranch {
+        branch,
+        author: caller.grant.name.clone(),
+        message: message.unwrap_or_else(|| format!("Add the trigger {name} to {}\n", drift.name)),
+    };
+    let shown = commit(&state, &caller, &drift, sides, target, "trigger.propose").await?;
+    Ok((StatusCode::CREATED, Json(shown)))
+}
+
+/// Commits a change to a branch; gives what is shown of it.
+async fn commit(
+    state: &AdminState,
+    caller: &Authorized<DriftHeal>,
+    drift: &AppDrift,
+    sides: Sides,
+    target: OnBranch,
+    action: &'static str,
+) -> Answer<Value> {
+    let deployer = of_source(state, drift).await?;
+    let branch = target.branch.clone();
     let (adopted, commit) = deployer.adopt(sides, target).await.map_err(refused)?;
     let Some(commit) = commit else {
-        if !adopted.adoption.errors.is_empty() {
-            let words =
-                adopted.adoption.errors.iter().map(|finding| {
-                    format!("{} ({}:{})", finding.message, finding.path, finding.line)
-                });
+        let adoption = &adopted.adoption;
+        if !adoption.errors.is_empty() {
+            let words = adoption.errors.iter();
+            let words = words
+                .map(|finding| format!("{} ({}:{})", finding.message, finding.path, finding.line));
             let words: Vec<String> = words.collect();
-            let detail = format!(
-                "a commit of what is live would be refused: {}",
-                words.join("; ")
-            );
+            let detail = format!("the commit would be refused: {}", words.join("; "));
             return Err(Problem::new(StatusCode::CONFLICT, "not_adoptable", detail));
         }
-        let why = if adopted.adoption.left.is_empty() {
-            "git declares what is live already"
+        let why = if adoption.left.is_empty() {
+            "git declares it already"
         } else {
             "what differs cannot be said in files"
         };
         return Err(Problem::new(StatusCode::CONFLICT, "nothing_to_adopt", why));
     };
-    let detail = json!({ "branch": body.branch, "commit": commit, "base": adopted.base });
-    audit(&state, &caller, "app.adopt", drift.name.as_str(), detail).await?;
-    let mut shown = show_adopted(&drift, &adopted);
-    shown["branch"] = json!(body.branch);
+    let detail = json!({ "branch": branch, "commit": commit, "base": adopted.base });
+    audit(state, caller, action, drift.name.as_str(), detail).await?;
+    let mut shown = show_adopted(drift, &adopted);
+    shown["branch"] = json!(branch);
     shown["base"] = shown["commit"].take();
     shown["commit"] = json!(commit);
-    Ok((StatusCode::CREATED, Json(shown)))
+    Ok(shown)
 }
 
 async fn sides(state: &AdminState, app: &str) -> Answer<(AppDrift, Sides)> {

@@ -307,6 +307,25 @@ fn apps_and_triggers(api: Api) -> Api {
         .can(409, "The app has a trigger of that name.")
         .tagged(),
     )
+    .post(
+        "/apps/{app}/triggers/{trigger}/proposal",
+        drift::propose,
+        op(
+            "proposeTrigger",
+            "Triggers",
+            "A trigger more of this kind, as a change of the repository's files for review: a patch, or a commit on a branch.",
+        )
+        .more("Nothing is live before the change is merged. Without `branch` the answer is the patch that `git apply` takes, for the tree of `commit`; with it, a commit on that branch of the hosted or local repository, as `adopt` makes it.")
+        .at(&[
+            ("/apps/{app}/triggers/cron/proposal", "CronProposal"),
+            ("/apps/{app}/triggers/kv/proposal", "KvProposal"),
+            ("/apps/{app}/triggers/docs/proposal", "DocsProposal"),
+            ("/apps/{app}/triggers/dead_letter/proposal", "DeadLetterProposal"),
+        ])
+        .gives(200, "The patch.", "DriftPatch")
+        .gives(201, "The commit.", "Adopted")
+        .can(409, "Git declares a trigger of that name, or is not written to."),
+    )
     .patch(
         "/apps/{app}/triggers/{trigger}",
         triggers::patch,

@@ -161,6 +161,22 @@ fn parse(app: &LiveApp, body: &Value) -> Answer<(TriggerName, TriggerSpec)> {
     }
 }
 
+/// As [`parse`], of the kind that the address names.
+pub(super) fn parse_kind(
+    app: &LiveApp,
+    kind: &str,
+    mut body: Value,
+) -> Answer<(TriggerName, TriggerSpec)> {
+    if !body.is_object() {
+        return Err(Problem::invalid("the body must be an object"));
+    }
+    if body.get("kind").is_some_and(|given| *given != kind) {
+        return Err(Problem::invalid("kind differs from that of the address").at("kind"));
+    }
+    body["kind"] = kind.into();
+    parse(app, &body)
+}
+
 /// Tells those who watch.
 fn tell(state: &AdminState, app: &LiveApp, name: &TriggerName, action: TriggerAction) {
     state.events.publish(LiveEvent::Trigger(TriggerEvent {
@@ -182,18 +198,7 @@ pub(super) async fn create(
     }
     let _one_by_one = state.kept.writes.lock().await;
     let app = apps::find(&state, &app).await?;
-    let mut body: Value = read(&body)?;
-    if !body.is_object() {
-        return Err(Problem::invalid("the body must be an object"));
-    }
-    if body
-        .get("kind")
-        .is_some_and(|given| *given != kind.as_str())
-    {
-        return Err(Problem::invalid("kind differs from that of the address").at("kind"));
-    }
-    body["kind"] = kind.into();
-    let (name, spec) = parse(&app, &body)?;
+    let (name, spec) = parse_kind(&app, &kind, read(&body)?)?;
     let id = state.clock.new_id();
     let id = state
         .store

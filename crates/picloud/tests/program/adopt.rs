@@ -191,6 +191,80 @@ fn live_changes_become_a_patch_and_a_commit_of_the_repository() {
 }
 
 #[test]
+fn a_trigger_is_proposed_for_review_and_is_not_live_before_it_is_merged() {
+    let repository = shop();
+    let server = Server::start(Path::new(HOSTED));
+    let remote = server.remote(None);
+    repository.git(&["push", "--quiet", &remote, "HEAD:refs/heads/main"]);
+    // What drifts is not proposed with it.
+    change(&server);
+    let trigger =
+        json!({ "name": "evening", "script": "scripts/a.rhai", "schedule": "0 18 * * *" });
+    let propose = |body: &Value| {
+        let path = "/apps/shop/triggers/cron/proposal";
+        api(&server, "POST", path, body)
+    };
+    let (status, shown) = propose(&json!({ "trigger": trigger }));
+    assert_eq!(status, 200, "{shown}");
+    let patch = shown["patch"].as_str().expect("a patch");
+    let added: Vec<&str> = patch
+        .lines()
+        .filter(|line| line.starts_with('+') || line.starts_with('-'))
+        .filter(|line| !line.starts_with("+++") && !line.starts_with("---"))
+        .collect();
+    assert!(added.iter().all(|line| line.starts_with('+')), "{patch}");
+    assert!(
+        patch.contains("evening") && patch.contains("0 18 * * *") && !patch.contains("two: and #3"),
+        "{patch}"
+    );
+    apply(repository.path(), patch);
+
+    let (status, shown) = propose(&json!({ "trigger": trigger, "branch": "evening" }));
+    assert_eq!(status, 201, "{shown}");
+    repository.git(&["fetch", "--quiet", &remote, "evening"]);
+    assert_eq!(
+        repository.git(&["write-tree"]),
+        repository.git(&["rev-parse", "FETCH_HEAD^{tree}"]),
+        "the patch and the commit are the same change"
+    );
+    let (_, live) = api(&server, "GET", "/apps/shop/triggers", &json!(null));
+    let live = live["items"].as_array().expect("triggers");
+    assert!(live.iter().all(|one| one["name"] != "evening"));
+
+    let taken = json!({ "name": "report", "script": "scripts/a.rhai", "schedule": "0 18 * * *" });
+    let refused = [
+        (json!({ "trigger": taken }), 409, "name_taken"),
+        (
+            json!({ "trigger": { "name": "e", "script": "scripts/none.rhai", "schedule": "0 18 * * *" } }),
+            422,
+            "invalid",
+        ),
+        (
+            json!({ "trigger": trigger, "branch": "main" }),
+            422,
+            "invalid",
+        ),
+        (json!({ "trigger": 1 }), 422, "invalid"),
+    ];
+    for (body, status, code) in refused {
+        let answer = propose(&body);
+        assert_eq!(
+            (answer.0, answer.1["code"].as_str()),
+            (status, Some(code)),
+            "{body}: {}",
+            answer.1
+        );
+    }
+    let (status, _) = api(
+        &server,
+        "POST",
+        "/apps/shop/triggers/weekly/proposal",
+        &json!({ "trigger": trigger }),
+    );
+    assert_eq!(status, 404);
+}
+
+#[test]
 fn what_files_cannot_say_is_told_and_work_trees_are_left_alone() {
     let repository = shop();
     let server = Server::start(repository.path());

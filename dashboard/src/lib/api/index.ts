@@ -145,6 +145,10 @@ export const api = {
 	triggers: (app: string, signal?: Signal) => whole<Trigger>(path`/apps/${app}/triggers`, signal),
 	createCron: (app: string, trigger: CronTrigger) =>
 		http.post<Trigger>(path`/apps/${app}/triggers/cron`, trigger),
+	proposeCron: (app: string, trigger: CronTrigger) =>
+		http.post<DriftPatch>(path`/apps/${app}/triggers/cron/proposal`, { trigger }),
+	commitCron: (app: string, trigger: CronTrigger, to: { branch: string; message?: string }) =>
+		http.post<Adopted>(path`/apps/${app}/triggers/cron/proposal`, { trigger, ...to }),
 	changeTrigger: (app: string, name: string, fields: { enabled: boolean }) =>
 		http.patch<Trigger>(path`/apps/${app}/triggers/${name}`, fields),
 	deleteTrigger: (app: string, name: string) =>

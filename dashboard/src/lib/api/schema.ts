@@ -374,6 +374,32 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/admin/apps/{app}/triggers/cron/proposal": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description The app's name or id.
+                 * @example guestbook
+                 */
+                app: string;
+            };
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * A trigger more of this kind, as a change of the repository's files for review: a patch, or a commit on a branch.
+         * @description Nothing is live before the change is merged. Without `branch` the answer is the patch that `git apply` takes, for the tree of `commit`; with it, a commit on that branch of the hosted or local repository, as `adopt` makes it.
+         */
+        post: operations["proposeTriggerCron"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/admin/apps/{app}/triggers/dead_letter": {
         parameters: {
             query?: never;
@@ -391,6 +417,32 @@ export interface paths {
         put?: never;
         /** Makes a trigger of this kind, live at once. */
         post: operations["createTriggerDeadLetter"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/admin/apps/{app}/triggers/dead_letter/proposal": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description The app's name or id.
+                 * @example guestbook
+                 */
+                app: string;
+            };
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * A trigger more of this kind, as a change of the repository's files for review: a patch, or a commit on a branch.
+         * @description Nothing is live before the change is merged. Without `branch` the answer is the patch that `git apply` takes, for the tree of `commit`; with it, a commit on that branch of the hosted or local repository, as `adopt` makes it.
+         */
+        post: operations["proposeTriggerDeadLetter"];
         delete?: never;
         options?: never;
         head?: never;
@@ -420,6 +472,32 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/admin/apps/{app}/triggers/docs/proposal": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description The app's name or id.
+                 * @example guestbook
+                 */
+                app: string;
+            };
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * A trigger more of this kind, as a change of the repository's files for review: a patch, or a commit on a branch.
+         * @description Nothing is live before the change is merged. Without `branch` the answer is the patch that `git apply` takes, for the tree of `commit`; with it, a commit on that branch of the hosted or local repository, as `adopt` makes it.
+         */
+        post: operations["proposeTriggerDocs"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/admin/apps/{app}/triggers/kv": {
         parameters: {
             query?: never;
@@ -437,6 +515,32 @@ export interface paths {
         put?: never;
         /** Makes a trigger of this kind, live at once. */
         post: operations["createTriggerKv"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/admin/apps/{app}/triggers/kv/proposal": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description The app's name or id.
+                 * @example guestbook
+                 */
+                app: string;
+            };
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * A trigger more of this kind, as a change of the repository's files for review: a patch, or a commit on a branch.
+         * @description Nothing is live before the change is merged. Without `branch` the answer is the patch that `git apply` takes, for the tree of `commit`; with it, a commit on that branch of the hosted or local repository, as `adopt` makes it.
+         */
+        post: operations["proposeTriggerKv"];
         delete?: never;
         options?: never;
         head?: never;
@@ -1786,6 +1890,26 @@ export interface components {
             count: number;
         };
         /**
+         * @description A trigger that is proposed, and where to.
+         * @example {
+         *       "trigger": {
+         *         "name": "nightly",
+         *         "script": "scripts/report.rhai",
+         *         "schedule": "0 30 2 * * *",
+         *         "timezone": "Europe/Berlin",
+         *         "enabled": true
+         *       },
+         *       "branch": "add-nightly"
+         *     }
+         */
+        CronProposal: {
+            /** @description Commits there, without `refs/heads/`; not the one that is deployed. Without it, the answer is the patch. */
+            branch?: string;
+            /** @description The commit's; one that names the trigger, where it is left out. */
+            message?: string;
+            trigger: components["schemas"]["CronTriggerBody"];
+        };
+        /**
          * @description A trigger that fires by a schedule.
          * @example {
          *       "name": "nightly",
@@ -1893,6 +2017,24 @@ export interface components {
             trigger?: string | null;
             /** Format: date-time */
             until?: string | null;
+        };
+        /**
+         * @description A trigger that is proposed, and where to.
+         * @example {
+         *       "trigger": {
+         *         "name": "alarm",
+         *         "script": "scripts/alarm.rhai",
+         *         "source_kind": "cron"
+         *       },
+         *       "branch": "add-alarm"
+         *     }
+         */
+        DeadLetterProposal: {
+            /** @description Commits there, without `refs/heads/`; not the one that is deployed. Without it, the answer is the patch. */
+            branch?: string;
+            /** @description The commit's; one that names the trigger, where it is left out. */
+            message?: string;
+            trigger: components["schemas"]["DeadLetterTriggerBody"];
         };
         /**
          * @description A trigger that fires when an event of the app is given up.
@@ -2073,6 +2215,27 @@ export interface components {
             path: string;
             /** @enum {string} */
             severity: "error" | "warning";
+        };
+        /**
+         * @description A trigger that is proposed, and where to.
+         * @example {
+         *       "trigger": {
+         *         "name": "on-order",
+         *         "script": "scripts/order.rhai",
+         *         "collection": "orders",
+         *         "events": [
+         *           "create"
+         *         ]
+         *       },
+         *       "branch": "add-on-order"
+         *     }
+         */
+        DocsProposal: {
+            /** @description Commits there, without `refs/heads/`; not the one that is deployed. Without it, the answer is the patch. */
+            branch?: string;
+            /** @description The commit's; one that names the trigger, where it is left out. */
+            message?: string;
+            trigger: components["schemas"]["DocsTriggerBody"];
         };
         /**
          * @description A trigger that fires when a document is created, updated or deleted.
@@ -2431,6 +2594,27 @@ export interface components {
             expires_at?: string | null;
             name: string;
             scopes: ("app:read" | "app:invoke" | "script:write" | "trigger:write" | "secret:write" | "sync:write" | "run:read" | "key:write" | "instance:admin")[];
+        };
+        /**
+         * @description A trigger that is proposed, and where to.
+         * @example {
+         *       "trigger": {
+         *         "name": "on-entry",
+         *         "script": "scripts/entry.rhai",
+         *         "collection": "entries",
+         *         "events": [
+         *           "set"
+         *         ]
+         *       },
+         *       "branch": "add-on-entry"
+         *     }
+         */
+        KvProposal: {
+            /** @description Commits there, without `refs/heads/`; not the one that is deployed. Without it, the answer is the patch. */
+            branch?: string;
+            /** @description The commit's; one that names the trigger, where it is left out. */
+            message?: string;
+            trigger: components["schemas"]["KvTriggerBody"];
         };
         /**
          * @description A trigger that fires when a value is set or deleted.
@@ -5065,6 +5249,135 @@ export interface operations {
             };
         };
     };
+    proposeTriggerCron: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description The app's name or id.
+                 * @example guestbook
+                 */
+                app: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["CronProposal"];
+            };
+        };
+        responses: {
+            /** @description The patch. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["DriftPatch"];
+                };
+            };
+            /** @description The commit. */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Adopted"];
+                };
+            };
+            /** @description The body is no JSON. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No key, or one that is not known, revoked or ended. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The key may not do this, or a write by session lacks its token. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description There is no such thing. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Git declares a trigger of that name, or is not written to. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large. */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is of a type that is not read here. */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description What was sent says something that cannot be. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Something went wrong; the server's log says what. */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The database is away; try again in a moment. */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     createTriggerDeadLetter: {
         parameters: {
             query?: never;
@@ -5132,6 +5445,135 @@ export interface operations {
                 };
             };
             /** @description The app has a trigger of that name. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large. */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is of a type that is not read here. */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description What was sent says something that cannot be. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Something went wrong; the server's log says what. */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The database is away; try again in a moment. */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    proposeTriggerDeadLetter: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description The app's name or id.
+                 * @example guestbook
+                 */
+                app: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["DeadLetterProposal"];
+            };
+        };
+        responses: {
+            /** @description The patch. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["DriftPatch"];
+                };
+            };
+            /** @description The commit. */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Adopted"];
+                };
+            };
+            /** @description The body is no JSON. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No key, or one that is not known, revoked or ended. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The key may not do this, or a write by session lacks its token. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description There is no such thing. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Git declares a trigger of that name, or is not written to. */
             409: {
                 headers: {
                     [name: string]: unknown;
@@ -5309,6 +5751,135 @@ export interface operations {
             };
         };
     };
+    proposeTriggerDocs: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description The app's name or id.
+                 * @example guestbook
+                 */
+                app: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["DocsProposal"];
+            };
+        };
+        responses: {
+            /** @description The patch. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["DriftPatch"];
+                };
+            };
+            /** @description The commit. */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Adopted"];
+                };
+            };
+            /** @description The body is no JSON. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No key, or one that is not known, revoked or ended. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The key may not do this, or a write by session lacks its token. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description There is no such thing. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Git declares a trigger of that name, or is not written to. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large. */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is of a type that is not read here. */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description What was sent says something that cannot be. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Something went wrong; the server's log says what. */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The database is away; try again in a moment. */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     createTriggerKv: {
         parameters: {
             query?: never;
@@ -5376,6 +5947,135 @@ export interface operations {
                 };
             };
             /** @description The app has a trigger of that name. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large. */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is of a type that is not read here. */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description What was sent says something that cannot be. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Something went wrong; the server's log says what. */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The database is away; try again in a moment. */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    proposeTriggerKv: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description The app's name or id.
+                 * @example guestbook
+                 */
+                app: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["KvProposal"];
+            };
+        };
+        responses: {
+            /** @description The patch. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["DriftPatch"];
+                };
+            };
+            /** @description The commit. */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Adopted"];
+                };
+            };
+            /** @description The body is no JSON. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No key, or one that is not known, revoked or ended. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The key may not do this, or a write by session lacks its token. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description There is no such thing. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Git declares a trigger of that name, or is not written to. */
             409: {
                 headers: {
                     [name: string]: unknown;
