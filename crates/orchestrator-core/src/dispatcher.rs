@@ -310,9 +310,13 @@ impl Looker {
         for app in served.apps() {
             // Looked at once: it may be another number the next time.
             let all = app.stats.in_flight.load(Relaxed);
-            if all >= app.limits.concurrency {
+            let by_requests = all > self.lanes.running_of(app.snapshot.id);
+            // What its own events take is free again before more of a quick one is at hand.
+            if all >= app.limits.concurrency
+                && (by_requests || !self.lanes.is_quick(app.snapshot.id))
+            {
                 closed.push(app.snapshot.id.0);
-                left_out |= all > self.lanes.running_of(app.snapshot.id);
+                left_out |= by_requests;
             }
         }
         (closed, left_out)

@@ -104,6 +104,11 @@ impl Lanes {
         quick.map(|(app, _)| app.0).collect()
     }
 
+    /// Whether runs of that app are quick.
+    pub(super) fn is_quick(&self, app: AppId) -> bool {
+        self.apps.get(&app).is_some_and(Lane::is_quick)
+    }
+
     /// Whether there are such apps.
     pub(super) fn any_quick(&self) -> bool {
         self.apps.values().any(Lane::is_quick)
