@@ -129,7 +129,8 @@ impl Api {
             // One route that several addresses lead to: each has an id of its own.
             let mut one = text.clone();
             let own = at.split('/').zip(path.split('/'));
-            let own = own.filter_map(|(at, route)| (at != route).then(|| pascal(at)));
+            let own = own.filter(|(at, route)| at != route);
+            let own = own.map(|(at, _)| pascal(at));
             one.id = format!("{}{}", text.id, own.collect::<String>());
             one.body = Some(body);
             self = self.elsewhere(method, at, T::ACCESS, one);
