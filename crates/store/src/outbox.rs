@@ -17,7 +17,7 @@ mod lease;
 
 pub(crate) use finish::counts;
 pub use finish::{Finished, Next};
-pub use lease::{LEASE, LeaseRequest, LeasedEvent, Leasing};
+pub use lease::{LEASE, LeaseId, LeaseRequest, LeasedEvent, Leasing};
 
 use crate::{Store, StoreError};
 

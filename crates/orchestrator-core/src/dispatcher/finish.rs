@@ -3,8 +3,10 @@
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
-use picloud_shared::EventId;
-use picloud_store::{StoreError, outbox::Finished};
+use picloud_store::{
+    StoreError,
+    outbox::{Finished, LeaseId},
+};
 use tokio::sync::mpsc;
 
 use super::{Dispatcher, MAX_BACKOFF, Running};
@@ -71,7 +73,7 @@ async fn write_one(this: &Dispatcher, done: &Finished) {
 }
 
 /// Waits for a database that is away.
-async fn keep_trying(this: &Dispatcher, batch: &[Finished]) -> Result<Vec<EventId>, StoreError> {
+async fn keep_trying(this: &Dispatcher, batch: &[Finished]) -> Result<Vec<LeaseId>, StoreError> {
     let mut backoff = Duration::from_millis(50);
     loop {
         match this.store.finish_events(batch, &this.clock).await {
@@ -84,10 +86,10 @@ async fn keep_trying(this: &Dispatcher, batch: &[Finished]) -> Result<Vec<EventI
     }
 }
 
-fn told(this: &Dispatcher, batch: &[Finished], held: &[EventId]) {
-    let held: HashSet<&EventId> = held.iter().collect();
+fn told(this: &Dispatcher, batch: &[Finished], held: &[LeaseId]) {
+    let held: HashSet<&LeaseId> = held.iter().collect();
     for done in batch {
-        if !held.contains(&done.event.id) {
+        if !held.contains(&done.event.lease()) {
             tracing::warn!(event = %done.event.id, "a late result was refused: the event's lease was lost");
             continue;
         }

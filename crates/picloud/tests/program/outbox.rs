@@ -423,6 +423,24 @@ fn a_lease_that_ran_out_is_another_nodes_and_its_late_result_is_refused() {
 }
 
 #[test]
+fn of_two_results_of_one_event_in_a_batch_the_one_of_the_lost_lease_is_refused() {
+    with_outbox(|outbox| async move {
+        let waiting = outbox.put(0, 1).await;
+        let lost = outbox.lease(1, 9).await;
+        let expire = "UPDATE outbox SET lease_until = now() - interval '1 second'";
+        outbox.sql(expire).await;
+        // A lease that was lost with the database: its node leases the event anew, and runs it twice.
+        let held = outbox.lease(1, 9).await;
+        assert_eq!((ids(&lost), ids(&held)), (waiting.clone(), waiting));
+        let both = [lost, held].concat();
+        assert_eq!(outbox.end(both, Next::Done).await, 1);
+        assert_eq!(outbox.count("SELECT count(*) FROM runs").await, 1);
+        let counted = "SELECT sum(count)::bigint FROM run_counts";
+        assert_eq!(outbox.count(counted).await, 1);
+    });
+}
+
+#[test]
 fn a_dead_letter_goes_to_triggers_that_did_not_fail_on_it() {
     with_outbox(|outbox| async move {
         let mut letters = Vec::new();

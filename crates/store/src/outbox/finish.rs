@@ -7,7 +7,7 @@ use std::{
 
 use chrono::{DateTime, TimeDelta, Utc};
 use picloud_shared::{
-    Clock, EventId, RunRecord,
+    Clock, RunRecord,
     event::{Link, MAX_CHAIN},
     run::RunError,
 };
@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use sqlx::{PgConnection, types::Json};
 use uuid::Uuid;
 
-use super::{DataEvent, LeasedEvent};
+use super::{DataEvent, LeaseId, LeasedEvent};
 use crate::{
     Store, StoreError,
     notifications::{self, GivenUp},
@@ -66,13 +66,13 @@ impl Finished {
 
 impl Store {
     /// Ends attempts together with the records and the counts of their runs. A result whose lease
-    /// was lost meanwhile is refused: nothing of it is written. Gives the events that were not
-    /// refused.
+    /// was lost meanwhile is refused: nothing of it is written. Gives the leases of those that were
+    /// not refused.
     pub async fn finish_events(
         &self,
         finished: &[Finished],
         clock: &Arc<dyn Clock>,
-    ) -> Result<Vec<EventId>, StoreError> {
+    ) -> Result<Vec<LeaseId>, StoreError> {
         let now = clock.now();
         let mut transaction = self.pool().begin_with(BY_INDEX).await?;
         let of = |retried: bool| {
@@ -83,31 +83,32 @@ impl Store {
                 .unzip::<Uuid, i64, Vec<_>, Vec<_>>()
         };
         let (ids, fences) = of(false);
-        let mut held: HashSet<Uuid> = sqlx::query_scalar!(
+        let deleted = sqlx::query!(
             "DELETE FROM outbox o USING unnest($1::uuid[], $2::bigint[]) AS d (id, fence)
-             WHERE o.id = d.id AND o.fence = d.fence RETURNING o.id",
+             WHERE o.id = d.id AND o.fence = d.fence RETURNING o.id, o.fence",
             &ids,
             &fences,
         )
         .fetch_all(&mut *transaction)
-        .await?
-        .into_iter()
-        .collect();
+        .await?;
+        // By lease and not by event alone: the result of a lost lease may be in the same batch.
+        let mut held: HashSet<(Uuid, i64)> =
+            deleted.iter().map(|row| (row.id, row.fence)).collect();
         let (ids, fences) = of(true);
         if !ids.is_empty() {
-            let retried = sqlx::query_scalar!(
-                "SELECT o.id FROM outbox o JOIN unnest($1::uuid[], $2::bigint[]) AS d (id, fence)
+            let retried = sqlx::query!(
+                "SELECT o.id, o.fence FROM outbox o JOIN unnest($1::uuid[], $2::bigint[]) AS d (id, fence)
                    ON o.id = d.id AND o.fence = d.fence ORDER BY o.id FOR UPDATE OF o",
                 &ids,
                 &fences,
             )
             .fetch_all(&mut *transaction)
             .await?;
-            held.extend(retried);
+            held.extend(retried.iter().map(|row| (row.id, row.fence)));
         }
         let own: Vec<&Finished> = finished
             .iter()
-            .filter(|done| held.contains(&done.event.id.0))
+            .filter(|done| held.contains(&(done.event.id.0, done.event.fence)))
             .collect();
         for done in &own {
             match &done.next {
@@ -120,7 +121,7 @@ impl Store {
         runs::insert(&mut transaction, &records).await?;
         runs::add_counts(&mut transaction, &counts(&records)).await?;
         transaction.commit().await?;
-        Ok(held.into_iter().map(Into::into).collect())
+        Ok(own.iter().map(|done| done.event.lease()).collect())
     }
 }
 

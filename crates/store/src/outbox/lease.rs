@@ -87,6 +87,16 @@ pub struct LeasedEvent {
     pub app_room: u32,
 }
 
+/// A lease: its event, and the number that tells it from the event's other leases.
+pub type LeaseId = (EventId, i64);
+
+impl LeasedEvent {
+    /// By which it was leased.
+    pub fn lease(&self) -> LeaseId {
+        (self.id, self.fence)
+    }
+}
+
 struct Row {
     id: Uuid,
     app_id: Uuid,
